@@ -1,0 +1,13 @@
+//! Everything that two of Larder's processes must agree on.
+//!
+//! [`node`] holds the two documents between the operator and a node cache:
+//! [`node::NodeConfig`] (operator to node, a mounted file) and [`node::NodeReport`]
+//! (what a node answers to `GET /report`). Sizes and durations are written as people write
+//! them in Kubernetes manifests: [`ByteSize`] (`20Gi`) and [`Duration`] (`24h`).
+
+mod byte_size;
+mod duration;
+pub mod node;
+
+pub use byte_size::{ByteSize, ParseByteSizeError};
+pub use duration::{Duration, ParseDurationError};

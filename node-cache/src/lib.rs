@@ -1,0 +1,5 @@
+//! The node cache.
+
+pub mod config;
+pub mod oci;
+pub mod upstream;

@@ -1,0 +1,2 @@
+//! `larder-node`.
+fn main() {}
