@@ -13,11 +13,11 @@ there is left alone, so a second run takes a second. Without TOOL: all of them.
 
   cache    ${LARDER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/larder}/tools/TOOL-HASH/
            HASH covers go.mod, go.sum, the sources, the flags and the Go version.
-           Nothing in it is ever needed twice: delete it when you like.
+           Delete it when you like: it is built anew.
   programs target/tools/TOOL/PROGRAM, links into that cache
 
 Needs Go (the version in the go.mod files) and, to install packages, root.
-No service is started by the packages.
+Installing starts no service, now or at the next boot.
 
 To add a tool: a folder e2e/tools/NAME with go.mod, go.sum and tools.go (blank
 imports of the commands), and one line in `tools` at the end of this script.
@@ -123,8 +123,18 @@ install_packages() {
   ((EUID == 0)) || die "not root, and these packages are missing: ${missing[*]}"
   step "Debian packages: refreshing the lists" apt update
   forbid_services
-  # Without recommends: criu, git, ... are of no use here.
-  step "Debian packages: installing ${missing[*]}" apt install --no-install-recommends "${missing[@]}"
+  # Without recommends: criu, git, ... are of no use here. No removals: Docker's
+  # own packages conflict with Debian's containerd, and somebody may need them.
+  step "Debian packages: installing ${missing[*]}" \
+    apt install --no-install-recommends --no-remove "${missing[@]}"
+  # They are enabled all the same and would start at the next boot.
+  if command -v systemctl >/dev/null; then
+    for package in "${missing[@]}"; do
+      if [[ -e /lib/systemd/system/$package.service ]]; then
+        systemctl disable "$package" >/dev/null 2>&1 || say "    could not disable $package: it will start at the next boot"
+      fi
+    done
+  fi
   allow_services
 }
 

@@ -127,6 +127,9 @@ func run(args []string, stdout io.Writer) error {
 	defer cancel()
 
 	result, err := cmd.run(ctx, conn, opts, image)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%s: gave up after --timeout %s: %w", name, opts.timeout, explain(err))
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, explain(err))
 	}
@@ -249,7 +252,7 @@ func wait(ctx context.Context, conn *grpc.ClientConn, _ options, _ string) (any,
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("not ready after %s: %w", time.Since(started).Round(time.Millisecond), explain(err))
+			return nil, err
 		case <-time.After(waitPause):
 		}
 		// gRPC's own pause between connection attempts grows to seconds.
