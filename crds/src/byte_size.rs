@@ -48,7 +48,9 @@ impl FromStr for ByteSize {
     type Err = ParseByteSizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map(Self).ok_or_else(|| ParseByteSizeError { text: text.to_owned() })
+        parse(text).map(Self).ok_or_else(|| ParseByteSizeError {
+            text: text.to_owned(),
+        })
     }
 }
 
@@ -80,7 +82,10 @@ fn parse(text: &str) -> Option<u64> {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let binary = UNITS[..5].iter().rev().find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0);
+        let binary = UNITS[..5]
+            .iter()
+            .rev()
+            .find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0);
         match binary {
             Some((suffix, unit)) => write!(f, "{}{suffix}", self.0 / unit),
             None => write!(f, "{}", self.0),
@@ -134,7 +139,18 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused_and_named() {
-        for text in ["", "Gi", "-1", "1GiB", "1 Gi", "1e3", "1.", ".5Gi", "99999999999Pi", "0x10"] {
+        for text in [
+            "",
+            "Gi",
+            "-1",
+            "1GiB",
+            "1 Gi",
+            "1e3",
+            "1.",
+            ".5Gi",
+            "99999999999Pi",
+            "0x10",
+        ] {
             let error = text.parse::<ByteSize>().expect_err(text);
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }

@@ -22,13 +22,15 @@ use larder_crds::{
 pub use credentials::{Credentials, CredentialsError};
 pub use globs::{Globs, GlobsError};
 pub use secret::Secret;
-pub use upstream::{Access, Identity, RepositoryFilter, TagPolicy, Timeouts, TlsSettings, UpstreamConfig};
-
+pub use upstream::{
+    Access, Identity, RepositoryFilter, TagPolicy, Timeouts, TlsSettings, UpstreamConfig,
+};
+pub use watch::{ConfigSource, watch};
 
 use crate::oci::{Algorithm, Digest, UpstreamHost};
 
 /// A checked configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where and how much to store.
     pub storage: StorageConfig,
@@ -86,7 +88,10 @@ type ReadFile<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
 impl Config {
     /// Reads and checks the document at `path` and the files that it names.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let read = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let text = fs::read_to_string(path).map_err(read)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, &|name| fs::read(folder.join(name)))
@@ -95,8 +100,14 @@ impl Config {
     /// Checks the document `text`; `read_file` reads the files that it names.
     pub fn parse(text: &str, read_file: ReadFile<'_>) -> Result<Self, ConfigError> {
         let parsed = NodeConfig::parse(text)?;
-        let NodeConfig { api_version: _, kind: _, storage, containerd: _, report_token_file, upstreams } =
-            parsed.config;
+        let NodeConfig {
+            api_version: _,
+            kind: _,
+            storage,
+            containerd: _,
+            report_token_file,
+            upstreams,
+        } = parsed.config;
         let field = |field, message: String| ConfigError::Field { field, message };
         if !storage.path.is_absolute() {
             let message = format!("{:?} is not an absolute path", storage.path);
@@ -115,10 +126,15 @@ impl Config {
         let mut by_host = BTreeMap::new();
         for upstream in upstreams {
             let written = upstream.host.clone();
-            let reject = |field: String, message| RejectedUpstream { host: written.clone(), field, message };
+            let reject = |field: String, message| RejectedUpstream {
+                host: written.clone(),
+                field,
+                message,
+            };
             match UpstreamConfig::check(upstream, read_file) {
                 Ok(checked) if by_host.contains_key(&checked.host) => {
-                    let message = format!("{} is listed twice; the first entry is used", checked.host);
+                    let message =
+                        format!("{} is listed twice; the first entry is used", checked.host);
                     rejected.push(reject("host".to_owned(), message));
                 }
                 Ok(checked) => {
@@ -137,7 +153,9 @@ impl Config {
             upstreams: by_host,
             rejected,
             unknown_fields: parsed.unknown_fields,
-            hash: Digest::of(Algorithm::Sha256, text.as_bytes()).hex().to_owned(),
+            hash: Digest::of(Algorithm::Sha256, text.as_bytes())
+                .hex()
+                .to_owned(),
         })
     }
 }
@@ -149,7 +167,9 @@ fn report_token(name: &str, read_file: ReadFile<'_>) -> Result<Secret, String> {
     let bytes = read_file(name).map_err(|error| format!("cannot read {name:?}: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| format!("{name:?} is not text"))?;
     match text.trim() {
-        "" => Err(format!("{name:?} is empty; write a token into it or leave the field out")),
+        "" => Err(format!(
+            "{name:?} is empty; write a token into it or leave the field out"
+        )),
         token => Ok(Secret::new(token.to_owned())),
     }
 }

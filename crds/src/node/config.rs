@@ -70,11 +70,16 @@ impl FromStr for MinFree {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some(percent) = text.strip_suffix('%') else {
-            return text.parse().map(Self::Bytes).map_err(|error| error.to_string());
+            return text
+                .parse()
+                .map(Self::Bytes)
+                .map_err(|error| error.to_string());
         };
         match percent.parse::<u8>() {
             Ok(percent) if percent < 100 => Ok(Self::Percent(percent)),
-            _ => Err(format!("{text:?} is not a share of the disk: write 0% to 99%")),
+            _ => Err(format!(
+                "{text:?} is not a share of the disk: write 0% to 99%"
+            )),
         }
     }
 }
@@ -96,7 +101,9 @@ impl Serialize for MinFree {
 
 impl<'de> Deserialize<'de> for MinFree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -169,6 +176,24 @@ pub struct Upstream {
     /// How long the upstream may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+}
+
+impl Upstream {
+    /// The registry `host` with every default.
+    pub fn new(host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            endpoints: Vec::new(),
+            access: Access::default(),
+            credentials_file: String::new(),
+            tls: Tls::default(),
+            token_realms: Vec::new(),
+            proxy: String::new(),
+            tags: Tags::default(),
+            repositories: Repositories::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
 }
 
 /// One base URL of an upstream.
@@ -255,7 +280,10 @@ pub struct Repositories {
 
 impl Default for Repositories {
     fn default() -> Self {
-        Self { allow: vec!["**".to_owned()], deny: Vec::new() }
+        Self {
+            allow: vec!["**".to_owned()],
+            deny: Vec::new(),
+        }
     }
 }
 

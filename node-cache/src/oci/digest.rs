@@ -58,11 +58,16 @@ impl Digest {
     /// From the parts that the store's paths are made of.
     pub fn from_parts(algorithm: Algorithm, hex: &str) -> Result<Self, ParseDigestError> {
         let valid = hex.len() == algorithm.hex_len()
-            && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            && hex
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !valid {
             return Err(ParseDigestError::Encoded(algorithm));
         }
-        Ok(Self { algorithm, hex: hex.into() })
+        Ok(Self {
+            algorithm,
+            hex: hex.into(),
+        })
     }
 
     /// The digest of `bytes`.
@@ -122,7 +127,10 @@ impl Hasher {
             Algorithm::Sha256 => &digest::SHA256,
             Algorithm::Sha512 => &digest::SHA512,
         };
-        Self { algorithm, context: Context::new(implementation) }
+        Self {
+            algorithm,
+            context: Context::new(implementation),
+        }
     }
 
     /// Adds the next bytes.
@@ -139,13 +147,18 @@ impl Hasher {
                 hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
             }
         }
-        Digest { algorithm: self.algorithm, hex: hex.into() }
+        Digest {
+            algorithm: self.algorithm,
+            hex: hex.into(),
+        }
     }
 }
 
 impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hasher").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("Hasher")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,7 +175,9 @@ mod tests {
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         assert!(
-            Digest::of(Algorithm::Sha512, b"abc").to_string().starts_with("sha512:ddaf35a193617aba")
+            Digest::of(Algorithm::Sha512, b"abc")
+                .to_string()
+                .starts_with("sha512:ddaf35a193617aba")
         );
     }
 

@@ -43,7 +43,9 @@ impl FromStr for UpstreamHost {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest.split_once(']').ok_or(ParseHostError)?;
-                address.parse::<std::net::Ipv6Addr>().map_err(|_| ParseHostError)?;
+                address
+                    .parse::<std::net::Ipv6Addr>()
+                    .map_err(|_| ParseHostError)?;
                 let port = match after {
                     "" => None,
                     after => Some(after.strip_prefix(':').ok_or(ParseHostError)?),
@@ -68,7 +70,9 @@ impl FromStr for UpstreamHost {
             Some(port) => {
                 let plain = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
                 match port.parse::<u16>() {
-                    Ok(number) if plain && number > 0 => Ok(Self(format!("{name}:{number}").into())),
+                    Ok(number) if plain && number > 0 => {
+                        Ok(Self(format!("{name}:{number}").into()))
+                    }
                     _ => Err(ParseHostError),
                 }
             }
@@ -80,7 +84,9 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         })

@@ -74,7 +74,9 @@ impl FromStr for Repository {
 fn is_segment(segment: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = segment.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
     if !alphanumeric(*first) || !alphanumeric(*last) {
         return false;
     }
@@ -97,7 +99,9 @@ impl FromStr for Tag {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         let valid = (1..=128).contains(&text.len())
             && word(text.as_bytes()[0])
-            && text.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-');
+            && text
+                .bytes()
+                .all(|byte| word(byte) || byte == b'.' || byte == b'-');
         valid.then(|| Self(text.into())).ok_or(ParseNameError::Tag)
     }
 }
@@ -154,15 +158,24 @@ mod tests {
 
     #[test]
     fn repository_names_follow_the_grammar() {
-        for text in ["a", "library/nginx", "a.b/c_d/e__f/g-h/i---j", "0/manifests/blobs/tags"] {
+        for text in [
+            "a",
+            "library/nginx",
+            "a.b/c_d/e__f/g-h/i---j",
+            "0/manifests/blobs/tags",
+        ] {
             assert!(text.parse::<Repository>().is_ok(), "{text}");
         }
         let long = "a".repeat(256);
         for text in [
-            "", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", ".", "..", "a/../b",
-            "a b", "a:b", "a%2fb", "a\\b", "a\0", "ä", "_catalog", &long,
+            "", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", ".", "..",
+            "a/../b", "a b", "a:b", "a%2fb", "a\\b", "a\0", "ä", "_catalog", &long,
         ] {
-            assert_eq!(text.parse::<Repository>(), Err(ParseNameError::Repository), "{text:?}");
+            assert_eq!(
+                text.parse::<Repository>(),
+                Err(ParseNameError::Repository),
+                "{text:?}"
+            );
         }
     }
 

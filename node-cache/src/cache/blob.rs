@@ -1,0 +1,454 @@
+//! Serving blobs.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{
+    Body, ByteRange, Cache, Error, ErrorKind, Place, RangeSpec, blocking,
+    download::{Download, Failure, Progress, Stage},
+    reader::{self, Delivery},
+};
+use crate::{
+    config::Identity,
+    metrics::Outcome,
+    oci::{Digest, Reference},
+    store::Blob,
+    upstream::{Request, Target, UpstreamError},
+};
+
+/// Up to this size a body is verified before its first byte.
+const SMALL: u64 = 256 << 10;
+/// After this long, streaming starts all the same.
+const SMALL_PATIENCE: Duration = Duration::from_secs(5);
+/// A range that starts further ahead of a download than this is fetched on the side.
+const AHEAD: u64 = 8 << 20;
+
+/// A blob, or a part of it.
+pub struct BlobAnswer {
+    /// Length of the whole, unless the upstream does not say.
+    pub total: Option<u64>,
+    /// The part that was asked for; the whole if none.
+    pub range: Option<ByteRange>,
+    /// None for `HEAD`.
+    pub body: Option<Body>,
+    /// How it came about.
+    pub outcome: Outcome,
+}
+
+/// Whether the client wants the bytes or only to know about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Bytes(Option<RangeSpec>),
+    Headers,
+}
+
+impl Cache {
+    /// `GET` of a blob, or of one range of it.
+    pub async fn blob(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+        range: Option<RangeSpec>,
+    ) -> Result<BlobAnswer, Error> {
+        self.answer_blob(place, digest, Wanted::Bytes(range)).await
+    }
+
+    /// `HEAD` of a blob. One that is not stored is not downloaded for it.
+    pub async fn blob_headers(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+    ) -> Result<BlobAnswer, Error> {
+        self.answer_blob(place, digest, Wanted::Headers).await
+    }
+
+    async fn answer_blob(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+        wanted: Wanted,
+    ) -> Result<BlobAnswer, Error> {
+        let deadline = super::deadline();
+        Self::check_policy(place)?;
+        let target = Target::Blob(place.repository.clone(), digest.clone());
+        self.check_visibility(place, &target, deadline).await?;
+
+        let stored = self.open_blob(digest).await?;
+        let linked = self.links.has(place, digest).await?;
+        let proof = if linked { Proof::Link } else { Proof::Missing };
+        match (stored, wanted) {
+            (Some(blob), wanted) => {
+                self.prove(place, digest, proof, deadline).await?;
+                self.serve_stored(place, digest, blob, wanted, deadline)
+                    .await
+            }
+            (None, Wanted::Headers) => self.ask_headers(place, digest, deadline).await,
+            (None, Wanted::Bytes(range)) => {
+                self.serve_download(place, digest, range, proof, deadline)
+                    .await
+            }
+        }
+    }
+
+    pub(super) async fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, Error> {
+        let (store, wanted) = (self.store.clone(), digest.clone());
+        match blocking(move || store.blob(&wanted)).await {
+            Ok(blob) => Ok(blob),
+            Err(error) => {
+                self.store_failed(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A stored blob is served under a repository only after the upstream said once that the
+    /// repository has it: storage is shared, entitlement is not (T8).
+    pub(super) async fn prove(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        proof: Proof,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if proof == Proof::Link {
+            return Ok(());
+        }
+        let blob = Target::Blob(place.repository.clone(), digest.clone());
+        match self.head(place, blob, deadline).await {
+            Ok(_) => {}
+            // Manifests are stored as blobs, but registries keep the two apart.
+            Err(UpstreamError::NotFound { .. }) => {
+                let reference = Reference::Digest(digest.clone());
+                let manifest = Target::Manifest(place.repository.clone(), reference);
+                self.head(place, manifest, deadline).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if let Err(error) = self.links.add(place, digest).await {
+            self.store_failed(&error);
+        }
+        Ok(())
+    }
+
+    async fn head(
+        &self,
+        place: &Place,
+        target: Target,
+        deadline: Instant,
+    ) -> Result<Option<u64>, UpstreamError> {
+        let accept =
+            matches!(target, Target::Manifest(..)).then(|| crate::oci::manifest::ACCEPT.to_owned());
+        let request = Request {
+            method: Method::HEAD,
+            target,
+            accept,
+            range: None,
+            identity: Identity::Configured,
+            first_endpoint: 0,
+        };
+        let response = place.upstream.send(request, deadline).await?;
+        Ok(response.content_length())
+    }
+
+    async fn ask_headers(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<BlobAnswer, Error> {
+        let target = Target::Blob(place.repository.clone(), digest.clone());
+        let total = match self.head(place, target.clone(), deadline).await {
+            // Some registries answer only GET: take its headers and drop the body.
+            Err(UpstreamError::MethodRefused { .. }) => {
+                let request = Request {
+                    method: Method::GET,
+                    target,
+                    accept: None,
+                    range: None,
+                    identity: Identity::Configured,
+                    first_endpoint: 0,
+                };
+                place
+                    .upstream
+                    .send(request, deadline)
+                    .await?
+                    .content_length()
+            }
+            total => total?,
+        };
+        if let Err(error) = self.links.add(place, digest).await {
+            self.store_failed(&error);
+        }
+        Ok(BlobAnswer {
+            total,
+            range: None,
+            body: None,
+            outcome: Outcome::PassThrough,
+        })
+    }
+
+    async fn serve_stored(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+        blob: Blob,
+        wanted: Wanted,
+        deadline: Instant,
+    ) -> Result<BlobAnswer, Error> {
+        let total = blob.size;
+        let Wanted::Bytes(spec) = wanted else {
+            let total = Some(total);
+            return Ok(BlobAnswer {
+                total,
+                range: None,
+                body: None,
+                outcome: Outcome::Hit,
+            });
+        };
+        if blob.trusted {
+            let range = resolve(spec, Some(total))?;
+            let bytes = range.unwrap_or(ByteRange {
+                start: 0,
+                end: total,
+            });
+            let body = Some(reader::stored(blob.file, bytes, self.delivery(place)));
+            return Ok(BlobAnswer {
+                total: Some(total),
+                range,
+                body,
+                outcome: Outcome::Hit,
+            });
+        }
+        // Hashed at 1.6 GB/s: most blobs are verified before their first byte, which also lets a
+        // bad one be replaced without the client noticing.
+        let verifying = self.downloads.verify(digest, blob);
+        let mut progress = verifying.follow();
+        let patience = deadline.min(Instant::now() + SMALL_PATIENCE);
+        let bad = match timeout_at(patience, progress.wait_for(Progress::is_over)).await {
+            Ok(Ok(now)) => matches!(now.stage, Stage::Failed(_)),
+            // Not through with it yet: streaming starts all the same, with the last byte held back.
+            _ => false,
+        };
+        if bad {
+            let again = self.serve_download(place, digest, spec, Proof::Link, deadline);
+            return Box::pin(again).await;
+        }
+        self.follow(place, digest, &verifying, spec, Outcome::Hit, deadline)
+            .await
+    }
+
+    async fn serve_download(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+        spec: Option<RangeSpec>,
+        proof: Proof,
+        deadline: Instant,
+    ) -> Result<BlobAnswer, Error> {
+        // A small body with the wrong bytes was not sent yet: the next endpoint may do better.
+        let mut attempts = place.upstream.config().endpoints.len().max(2);
+        loop {
+            if let Some(under_way) = self.downloads.current(digest)
+                && !under_way.proves(place)
+            {
+                self.prove(place, digest, proof, deadline).await?;
+            }
+            let setback = self.downloads.setback(digest);
+            let (download, started) = self.downloads.join_or_start(place, digest);
+            if let Some(setback) = setback {
+                let frontier = download.follow().borrow().frontier;
+                if setback.turns_away(spec, frontier) {
+                    let message =
+                        "larder has only the beginning of this blob and is fetching the rest";
+                    return Err(Error::unavailable(message));
+                }
+            }
+            let outcome = if started {
+                Outcome::Miss
+            } else {
+                Outcome::Joined
+            };
+            attempts = attempts.saturating_sub(1);
+            match self.wait_until_open(&download, deadline).await {
+                // Another request's download was stored between our look at the store and here.
+                Err(Failure::Stored) => {
+                    let Some(blob) = self.open_blob(digest).await? else {
+                        continue;
+                    };
+                    self.prove(place, digest, proof, deadline).await?;
+                    let wanted = Wanted::Bytes(spec);
+                    return self
+                        .serve_stored(place, digest, blob, wanted, deadline)
+                        .await;
+                }
+                Err(Failure::Mismatch { .. }) if attempts > 0 && Instant::now() < deadline => {}
+                Err(failure) => return Err(failure.into()),
+                Ok(()) => {
+                    return self
+                        .follow(place, digest, &download, spec, outcome, deadline)
+                        .await;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to answer with: the length, and for a small body its
+    /// verification.
+    async fn wait_until_open(&self, download: &Download, deadline: Instant) -> Result<(), Failure> {
+        let mut progress = download.follow();
+        let late = || UpstreamError::Unavailable {
+            host: "the upstream".to_owned(),
+            reason: "no answer in time".to_owned(),
+        };
+        let opened = progress.wait_for(|now| !matches!(now.stage, Stage::Opening));
+        match timeout_at(deadline, opened).await {
+            Ok(Ok(now)) => {
+                if let Stage::Failed(failure) = &now.stage {
+                    return Err(failure.clone());
+                }
+                if now.total.is_none_or(|total| total > SMALL) {
+                    return Ok(());
+                }
+            }
+            _ => return Err(late().into()),
+        }
+        let patience = sleep_until(deadline.min(Instant::now() + SMALL_PATIENCE));
+        tokio::select! {
+            over = progress.wait_for(Progress::is_over) => match over {
+                Ok(now) => match &now.stage {
+                    Stage::Failed(failure) => Err(failure.clone()),
+                    _ => Ok(()),
+                },
+                Err(_) => Err(late().into()),
+            },
+            () = patience => Ok(()),
+        }
+    }
+
+    async fn follow(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        download: &Arc<Download>,
+        spec: Option<RangeSpec>,
+        outcome: Outcome,
+        deadline: Instant,
+    ) -> Result<BlobAnswer, Error> {
+        let progress = download.follow();
+        let (total, frontier) = snapshot(&progress);
+        let range = resolve(spec, total)?;
+        if let (Some(range), Some(total)) = (range, total)
+            && range.start > frontier + AHEAD
+            && !progress.borrow().is_over()
+        {
+            return self
+                .fetch_aside(place, digest, download, range, total, deadline)
+                .await;
+        }
+        let start = range.map_or(0, |range| range.start);
+        let end = range.map(|range| range.end).or(total);
+        let stall = place.upstream.config().timeouts.stall;
+        let body = reader::following(progress, start, end, stall, self.delivery(place));
+        Ok(BlobAnswer {
+            total,
+            range,
+            body: Some(body),
+            outcome,
+        })
+    }
+
+    /// Fetches a range far ahead of the download by an upstream range of its own.
+    async fn fetch_aside(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        download: &Download,
+        range: ByteRange,
+        total: u64,
+        deadline: Instant,
+    ) -> Result<BlobAnswer, Error> {
+        let Ok(permit) = download.side_ranges.clone().try_acquire_owned() else {
+            let message = "larder already fetches four ranges of this blob on the side";
+            return Err(Error::unavailable(message));
+        };
+        let request = Request {
+            method: Method::GET,
+            target: Target::Blob(place.repository.clone(), digest.clone()),
+            accept: None,
+            range: Some((range.start, Some(range.end - 1))),
+            identity: Identity::Configured,
+            first_endpoint: 0,
+        };
+        let response = place.upstream.send(request, deadline).await?;
+        let skip = match response.status {
+            StatusCode::PARTIAL_CONTENT => match response.content_range() {
+                Some((start, _, found)) if start == range.start && found == Some(total) => 0,
+                _ => {
+                    return Err(Error::unavailable(
+                        "the upstream sent another range than asked for",
+                    ));
+                }
+            },
+            _ if response
+                .content_length()
+                .is_some_and(|length| length != total) =>
+            {
+                return Err(Error::unavailable("the upstream's blob has another length"));
+            }
+            _ => range.start,
+        };
+        let stall = place.upstream.config().timeouts.stall;
+        let fetched = self.metrics.fetched(place.host());
+        let len = range.end - range.start;
+        let delivery = self.delivery(place);
+        let body = reader::passing(response, skip, len, stall, fetched, delivery, permit);
+        let (total, range, body) = (Some(total), Some(range), Some(body));
+        Ok(BlobAnswer {
+            total,
+            range,
+            body,
+            outcome: Outcome::PassThrough,
+        })
+    }
+
+    pub(super) fn delivery(&self, place: &Place) -> Delivery {
+        Delivery::new(&self.streams, self.metrics.served(place.host()))
+    }
+
+    /// A body of bytes in memory.
+    pub fn buffered(&self, place: &Place, bytes: Bytes) -> Body {
+        reader::buffered(bytes, &self.delivery(place))
+    }
+}
+
+/// Whether the repository is known to have the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    Link,
+    Missing,
+}
+
+fn snapshot(progress: &watch::Receiver<Progress>) -> (Option<u64>, u64) {
+    let now = progress.borrow();
+    (now.total, now.frontier)
+}
+
+/// The range in bytes. Of content whose length is unknown the whole is sent.
+fn resolve(spec: Option<RangeSpec>, total: Option<u64>) -> Result<Option<ByteRange>, Error> {
+    let (Some(spec), Some(total)) = (spec, total) else {
+        return Ok(None);
+    };
+    match spec.resolve(total) {
+        Some(range) => Ok(Some(range)),
+        None => Err(Error {
+            kind: ErrorKind::Range(total),
+            message: format!("the blob has {total} bytes"),
+        }),
+    }
+}

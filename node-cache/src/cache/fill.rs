@@ -1,0 +1,519 @@
+//! One download from an upstream into the store.
+//!
+//! ```text
+//! upstream --chunks--> [batch while the last one is written] --blocking pool--> file + hash
+//!                                                                   |
+//!                                              Progress: readers follow the frontier
+//! ```
+//! A connection that breaks or falls silent is replaced where it stopped; clients notice nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Method, StatusCode};
+use prometheus::IntCounter;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    Place, blocking,
+    download::{Failure, Progress, Stage},
+    links::Links,
+};
+use crate::{
+    config::Identity,
+    metrics::FillEnd,
+    oci::{Digest, Hasher},
+    store::{Partial, Store, StoreError},
+    upstream::{Request, Response, Target, UpstreamError},
+};
+
+/// What one download needs.
+pub(super) struct Fill {
+    pub(super) store: Arc<Store>,
+    pub(super) links: Arc<Links>,
+    pub(super) fetched: IntCounter,
+    pub(super) quarantined: IntCounter,
+    pub(super) place: Place,
+    pub(super) digest: Digest,
+    pub(super) first_endpoint: usize,
+    /// Take everything from one endpoint, nothing from an earlier attempt.
+    pub(super) single_source: bool,
+}
+
+/// How a download ended that did not succeed.
+pub(super) struct Ended {
+    pub(super) failure: Failure,
+    /// Bytes that remain good.
+    pub(super) held: u64,
+    /// Which endpoint the next attempt should try first.
+    pub(super) next_endpoint: usize,
+}
+
+/// Bytes collected while the previous ones are being written.
+const BATCH: usize = 1 << 20;
+/// Steps in which a download of unknown length reserves space.
+const RESERVE_STEP: u64 = 64 << 20;
+/// Attempts in a row that bring no new byte, before the download is given up.
+const FRUITLESS: u32 = 4;
+/// Pause before the second and later attempts in a row.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The file, the hash and the frontier. It moves to the blocking pool and back with every batch.
+struct Sink {
+    partial: Partial,
+    hasher: Hasher,
+    frontier: u64,
+    reserved: u64,
+    progress: watch::Sender<Progress>,
+}
+
+/// An upstream's answer, positioned at the frontier.
+struct Source {
+    response: Response,
+    total: Option<u64>,
+    /// Bytes to throw away first: the upstream ignored the range.
+    skip: u64,
+}
+
+/// Why the bytes stopped coming.
+enum Pause {
+    /// The body ended where it should.
+    Complete,
+    /// It broke; the reason.
+    Broken(String),
+    /// It fell silent.
+    Silent,
+}
+
+impl Fill {
+    pub(super) async fn run(self, progress: watch::Sender<Progress>) -> Result<FillEnd, Ended> {
+        let failed = |failure, held| Ended {
+            failure,
+            held,
+            next_endpoint: self.first_endpoint,
+        };
+        let opened = self.open(&progress).await;
+        let opened = opened.map_err(|error| failed(store_failure(&error), 0))?;
+        let Some((partial, held)) = opened else {
+            return Err(failed(Failure::Stored, 0));
+        };
+
+        // The file is hashed again while the upstream is asked: what it holds may never have
+        // reached the disk before a power cut.
+        let sink = Sink {
+            partial: partial.clone(),
+            hasher: Hasher::new(self.digest.algorithm()),
+            frontier: 0,
+            reserved: 0,
+            progress: progress.clone(),
+        };
+        let asked = self.connect(held, self.first_endpoint, Instant::now() + super::BUDGET);
+        let (rehashed, source) = tokio::join!(blocking(move || sink.rehash(held)), asked);
+        let sink = match rehashed {
+            Ok(sink) => sink,
+            Err(error) => {
+                self.give_up(&partial).await;
+                return Err(failed(store_failure(&error), held));
+            }
+        };
+        let mut source = match source {
+            Ok(source) => source,
+            Err(error) => {
+                self.give_up(&partial).await;
+                return Err(failed(error.into(), held));
+            }
+        };
+        if let Err(error) = self.links.add(&self.place, &self.digest).await {
+            // The bytes can be served to this client all the same; the next one costs a HEAD.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot write a link"
+            );
+        }
+        let total = source.total;
+        if total.is_some_and(|total| total < sink.frontier) {
+            // What an earlier attempt left is longer than the content.
+            return Err(self.reject(sink.partial, true).await);
+        }
+        if let Some(total) = total {
+            let reserving = partial.clone();
+            if let Err(error) = blocking(move || reserving.reserve(total)).await {
+                self.give_up(&partial).await;
+                return Err(failed(store_failure(&error), held));
+            }
+        }
+        progress.send_modify(|progress| {
+            progress.total = total;
+            progress.stage = Stage::Streaming;
+        });
+
+        let mut sink = sink;
+        let mut pieced = held > 0;
+        let mut fruitless = 0;
+        while total != Some(sink.frontier) {
+            let endpoint = source.response.endpoint;
+            let before = sink.frontier;
+            let (returned, pause) = self.pump(sink, source, total).await;
+            sink = match returned {
+                Ok(sink) => sink,
+                Err(error) => {
+                    self.give_up(&partial).await;
+                    return Err(failed(store_failure(&error), before));
+                }
+            };
+            fruitless = if sink.frontier > before {
+                0
+            } else {
+                fruitless + 1
+            };
+            let (reason, next) = match pause {
+                Pause::Complete => break,
+                Pause::Broken(reason) => (reason, endpoint),
+                Pause::Silent => ("no byte for too long".to_owned(), endpoint + 1),
+            };
+            let next = if self.single_source { endpoint } else { next };
+            tracing::debug!(digest = %self.digest, frontier = sink.frontier, reason, "resuming a download");
+            pieced = true;
+            source = match self.resume(sink.frontier, total, next, fruitless).await {
+                Ok(source) => source,
+                Err(failure) => {
+                    let failure = failure.unwrap_or_else(|| Failure::Stalled {
+                        from: self.place.host().to_string(),
+                        reason,
+                    });
+                    self.give_up(&partial).await;
+                    return Err(Ended {
+                        failure,
+                        held: sink.frontier,
+                        next_endpoint: next,
+                    });
+                }
+            };
+        }
+        self.conclude(sink, pieced).await
+    }
+
+    /// Opens the file of an earlier attempt or a new one; none if the content is stored already,
+    /// by a download that ended between the request's look at the store and now.
+    async fn open(
+        &self,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Option<(Partial, u64)>, StoreError> {
+        let (store, digest, fresh) = (self.store.clone(), self.digest.clone(), self.single_source);
+        let opened = blocking(move || {
+            if store.blob(&digest)?.is_some() {
+                return Ok(None);
+            }
+            let partial = store.partial(&digest)?;
+            if fresh {
+                partial.truncate(0)?;
+            }
+            let held = partial.len()?;
+            Ok(Some((partial, held)))
+        })
+        .await?;
+        if let Some((partial, _)) = &opened {
+            progress.send_modify(|progress| progress.file = Some(partial.file().clone()));
+        }
+        Ok(opened)
+    }
+
+    /// Asks for the bytes from `from` on.
+    async fn connect(
+        &self,
+        from: u64,
+        endpoint: usize,
+        deadline: Instant,
+    ) -> Result<Source, UpstreamError> {
+        match self.ask(from, endpoint, deadline).await {
+            // What is held is as long as the whole, or longer: the last byte decides which.
+            Err(UpstreamError::RangeNotSatisfiable { .. }) if from > 0 => {
+                self.ask(0, endpoint, deadline).await.map(|source| Source {
+                    skip: from,
+                    ..source
+                })
+            }
+            result => result,
+        }
+    }
+
+    async fn ask(
+        &self,
+        from: u64,
+        endpoint: usize,
+        deadline: Instant,
+    ) -> Result<Source, UpstreamError> {
+        let request = |range| Request {
+            method: Method::GET,
+            target: Target::Blob(self.place.repository.clone(), self.digest.clone()),
+            accept: None,
+            range,
+            identity: Identity::Configured,
+            first_endpoint: endpoint,
+        };
+        let ranged = (from > 0).then_some((from, None));
+        let response = self.place.upstream.send(request(ranged), deadline).await?;
+        if response.status == StatusCode::PARTIAL_CONTENT {
+            match response.content_range() {
+                Some((start, _, total)) if start == from => {
+                    return Ok(Source {
+                        total,
+                        skip: 0,
+                        response,
+                    });
+                }
+                // It sends another range than it was asked for: take the whole and skip.
+                _ => {
+                    drop(response);
+                    let response = self.place.upstream.send(request(None), deadline).await?;
+                    return Ok(Source {
+                        total: response.content_length(),
+                        skip: from,
+                        response,
+                    });
+                }
+            }
+        }
+        Ok(Source {
+            total: response.content_length(),
+            skip: from,
+            response,
+        })
+    }
+
+    /// Replaces a broken connection, for at most as long as a client may be left without a byte.
+    /// `Err(None)` means that no endpoint could take over in time.
+    async fn resume(
+        &self,
+        frontier: u64,
+        total: Option<u64>,
+        first: usize,
+        mut fruitless: u32,
+    ) -> Result<Source, Option<Failure>> {
+        let stall = self.place.upstream.config().timeouts.stall;
+        // Half of the time was spent waiting, if it fell silent.
+        let deadline = Instant::now() + stall / 2;
+        let mut endpoint = first;
+        loop {
+            if fruitless >= FRUITLESS || Instant::now() >= deadline {
+                return Err(None);
+            }
+            if fruitless > 0 {
+                sleep(PAUSE * fruitless).await;
+            }
+            match self.connect(frontier, endpoint, deadline).await {
+                Ok(source) if total.is_none() || source.total == total => return Ok(source),
+                Ok(_) => tracing::warn!(digest = %self.digest, "an endpoint has another length"),
+                Err(UpstreamError::Unavailable { .. }) => {}
+                Err(error) => return Err(Some(error.into())),
+            }
+            endpoint += 1;
+            fruitless += 1;
+        }
+    }
+
+    /// Moves bytes until the body ends, breaks or falls silent.
+    async fn pump(
+        &self,
+        sink: Sink,
+        source: Source,
+        total: Option<u64>,
+    ) -> (Result<Sink, StoreError>, Pause) {
+        let Source {
+            mut response,
+            mut skip,
+            total: _,
+        } = source;
+        let silence = self.place.upstream.config().timeouts.stall / 2;
+        let mut received = sink.frontier;
+        let mut sink = Writing::Idle(sink);
+        loop {
+            let Ok(first) = timeout(silence, response.chunk()).await else {
+                return (sink.settle().await, Pause::Silent);
+            };
+            let mut batch = Vec::new();
+            let mut size = 0;
+            let mut next = Some(first);
+            let mut pause = None;
+            // Whatever has already arrived joins the batch, up to its bound.
+            while let Some(chunk) = next.take() {
+                match chunk {
+                    Ok(Some(mut bytes)) => {
+                        self.fetched.inc_by(bytes.len() as u64);
+                        let drop = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+                        skip -= drop as u64;
+                        let mut bytes = bytes.split_off(drop);
+                        if let Some(total) = total {
+                            let room = usize::try_from(total - received).unwrap_or(usize::MAX);
+                            bytes.truncate(room);
+                        }
+                        received += bytes.len() as u64;
+                        size += bytes.len();
+                        if !bytes.is_empty() {
+                            batch.push(bytes);
+                        }
+                        if total == Some(received) {
+                            pause = Some(Pause::Complete);
+                        } else if size < BATCH {
+                            next = response.chunk().now_or_never();
+                        }
+                    }
+                    Ok(None) if total.is_none_or(|total| total == received) && skip == 0 => {
+                        pause = Some(Pause::Complete);
+                    }
+                    Ok(None) => pause = Some(Pause::Broken("the body ended early".to_owned())),
+                    Err(error) => pause = Some(Pause::Broken(error.to_string())),
+                }
+            }
+            sink = match sink.settle().await {
+                Ok(sink) if batch.is_empty() => Writing::Idle(sink),
+                Ok(sink) => Writing::Busy(tokio::task::spawn_blocking(move || sink.write(&batch))),
+                Err(error) => return (Err(error), Pause::Broken("the store failed".to_owned())),
+            };
+            if let Some(pause) = pause {
+                return (sink.settle().await, pause);
+            }
+        }
+    }
+
+    /// Compares the digest. The last byte is released as soon as it is right; making the file
+    /// durable is off the client's path.
+    async fn conclude(&self, sink: Sink, pieced: bool) -> Result<FillEnd, Ended> {
+        let Sink {
+            partial,
+            hasher,
+            frontier,
+            reserved: _,
+            progress,
+        } = sink;
+        if hasher.finish() == self.digest {
+            progress.send_modify(|progress| {
+                progress.total = Some(frontier);
+                progress.stage = Stage::Verified;
+            });
+            let (store, digest) = (self.store.clone(), self.digest.clone());
+            let committed = blocking(move || {
+                store.commit(&partial).inspect_err(|_| {
+                    // After a failed fsync the bytes count as lost, so they are not kept.
+                    let _ = partial.discard();
+                })
+            });
+            return match committed.await {
+                Ok(()) => Ok(FillEnd::Stored),
+                Err(error) => {
+                    tracing::error!(%digest, error = &error as &dyn std::error::Error, "a blob cannot be kept");
+                    Ok(FillEnd::NotKept)
+                }
+            };
+        }
+        Err(self.reject(partial, pieced).await)
+    }
+
+    /// Moves a file with the wrong bytes out of the way.
+    async fn reject(&self, partial: Partial, pieced: bool) -> Ended {
+        let store = self.store.clone();
+        if let Err(error) = blocking(move || store.quarantine_partial(&partial)).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "quarantine failed"
+            );
+        }
+        self.quarantined.inc();
+        let from = self.place.host().to_string();
+        let next_endpoint = self.first_endpoint + 1;
+        Ended {
+            failure: Failure::Mismatch { from, pieced },
+            held: 0,
+            next_endpoint,
+        }
+    }
+
+    /// Keeps what came for a later attempt; an empty file is removed.
+    async fn give_up(&self, partial: &Partial) {
+        let partial = partial.clone();
+        let kept = blocking(move || match partial.len()? {
+            0 => partial.discard(),
+            _ => partial.release_reserved(),
+        });
+        if let Err(error) = kept.await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tidy an unfinished download"
+            );
+        }
+    }
+}
+
+impl Sink {
+    /// Hashes the first `held` bytes of the file.
+    fn rehash(mut self, held: u64) -> Result<Self, StoreError> {
+        while self.frontier < held {
+            let step = usize::try_from(held - self.frontier)
+                .unwrap_or(BATCH)
+                .min(BATCH);
+            let bytes = self.partial.read_at(self.frontier, step)?;
+            if bytes.is_empty() {
+                break;
+            }
+            self.hasher.update(&bytes);
+            self.frontier += bytes.len() as u64;
+            self.publish();
+        }
+        Ok(self)
+    }
+
+    fn write(mut self, batch: &[Bytes]) -> Result<Self, StoreError> {
+        for bytes in batch {
+            let end = self.frontier + bytes.len() as u64;
+            if self.progress.borrow().total.is_none() && end > self.reserved {
+                self.reserved = end.next_multiple_of(RESERVE_STEP);
+                self.partial.reserve(self.reserved)?;
+            }
+            self.partial.write_at(self.frontier, bytes)?;
+            self.hasher.update(bytes);
+            self.frontier = end;
+        }
+        self.publish();
+        Ok(self)
+    }
+
+    fn publish(&self) {
+        self.progress
+            .send_modify(|progress| progress.frontier = self.frontier);
+    }
+}
+
+/// The sink, or the batch that has it.
+enum Writing {
+    Idle(Sink),
+    Busy(tokio::task::JoinHandle<Result<Sink, StoreError>>),
+}
+
+impl Writing {
+    async fn settle(self) -> Result<Sink, StoreError> {
+        match self {
+            Self::Idle(sink) => Ok(sink),
+            Self::Busy(task) => match task.await {
+                Ok(result) => result,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => Err(StoreError::ShuttingDown),
+                },
+            },
+        }
+    }
+}
+
+fn store_failure(error: &StoreError) -> Failure {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "the store failed in a download"
+    );
+    Failure::Store {
+        reason: error.to_string(),
+    }
+}

@@ -1,0 +1,348 @@
+//! Serving manifests. They are small: fetched whole, verified, then sent.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::Method;
+use jiff::Timestamp;
+use moka::{future, sync};
+use tokio::time::Instant;
+
+use super::{Cache, Error, Place, PlaceKey, blob::Proof, blocking};
+use crate::{
+    config::Identity,
+    metrics::Outcome,
+    oci::{Digest, Reference, manifest},
+    store::{Store, TagRecord, read_at},
+    upstream::{Request, Target},
+};
+
+/// A manifest, as the upstream sent it.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// Digest of `bytes`.
+    pub digest: Digest,
+    /// For `Content-Type`, without parameters.
+    pub media_type: String,
+    /// Never re-serialised.
+    pub bytes: Bytes,
+}
+
+/// A manifest and how it came about.
+#[derive(Clone, Debug)]
+pub struct ManifestAnswer {
+    /// The manifest.
+    pub manifest: Arc<Manifest>,
+    /// How it came about.
+    pub outcome: Outcome,
+    /// Passed on from a client's own `Accept` instead of stored.
+    pub stale: bool,
+}
+
+/// Manifests in memory, and fetches under way.
+#[derive(Debug)]
+pub(super) struct Manifests {
+    recent: sync::Cache<Digest, Arc<Manifest>>,
+    fetches: future::Cache<(PlaceKey, Digest), Result<Arc<Manifest>, Error>>,
+}
+
+/// Memory for manifests that are asked for again and again.
+const RECENT_BYTES: u64 = 8 << 20;
+
+impl Default for Manifests {
+    fn default() -> Self {
+        let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
+            u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
+        };
+        Self {
+            recent: sync::Cache::builder()
+                .max_capacity(RECENT_BYTES)
+                .weigher(weigh)
+                .build(),
+            // Only joins what is under way: the outcome is removed as soon as it is there.
+            fetches: future::Cache::builder()
+                .max_capacity(1_000)
+                .time_to_live(Duration::from_secs(1))
+                .build(),
+        }
+    }
+}
+
+impl Cache {
+    /// `GET` or `HEAD` of a manifest by digest. Never waits for the upstream if it is stored.
+    pub async fn manifest(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+    ) -> Result<ManifestAnswer, Error> {
+        let deadline = super::deadline();
+        Self::check_policy(place)?;
+        let target = manifest_target(place, digest);
+        self.check_visibility(place, &target, deadline).await?;
+        self.manifest_by_digest(place, digest, deadline).await
+    }
+
+    /// Counts a pull of the manifest, for the catalog.
+    pub fn count_pull(&self, place: &Place, digest: &Digest) {
+        self.store
+            .usage()
+            .record(place.host(), &place.repository, digest, Timestamp::now());
+    }
+
+    pub(super) async fn manifest_by_digest(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<ManifestAnswer, Error> {
+        if let Some(manifest) = self.stored_manifest(digest).await? {
+            let linked = self.links.has(place, digest).await?;
+            let proof = if linked { Proof::Link } else { Proof::Missing };
+            self.prove(place, digest, proof, deadline).await?;
+            return Ok(ManifestAnswer {
+                manifest,
+                outcome: Outcome::Hit,
+                stale: false,
+            });
+        }
+        let key = (place.key(), digest.clone());
+        let fetch = self.fetch_manifest(place, digest, deadline);
+        let entry = self
+            .manifests
+            .fetches
+            .entry(key.clone())
+            .or_insert_with(fetch)
+            .await;
+        self.manifests.fetches.invalidate(&key).await;
+        let outcome = if entry.is_fresh() {
+            Outcome::Miss
+        } else {
+            Outcome::Joined
+        };
+        Ok(ManifestAnswer {
+            manifest: entry.into_value()?,
+            outcome,
+            stale: false,
+        })
+    }
+
+    /// A manifest from memory or disk. Manifests are hashed at every read from disk: they are
+    /// small, and it saves the bookkeeping.
+    async fn stored_manifest(&self, digest: &Digest) -> Result<Option<Arc<Manifest>>, Error> {
+        if let Some(manifest) = self.manifests.recent.get(digest) {
+            return Ok(Some(manifest));
+        }
+        let (store, wanted) = (self.store.clone(), digest.clone());
+        let read = blocking(move || read_manifest(&store, &wanted)).await;
+        let read = read.inspect_err(|error| self.store_failed(error))?;
+        match read {
+            ReadManifest::Good(manifest) => {
+                let manifest = Arc::new(manifest);
+                self.manifests
+                    .recent
+                    .insert(digest.clone(), manifest.clone());
+                Ok(Some(manifest))
+            }
+            ReadManifest::None => Ok(None),
+            ReadManifest::Quarantined => {
+                self.metrics.quarantined.inc();
+                tracing::error!(%digest, "a stored manifest is not what its name says; it is fetched again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Fetches a manifest by digest, from the next endpoint if one sends other bytes.
+    async fn fetch_manifest(
+        self: &Arc<Self>,
+        place: &Place,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Arc<Manifest>, Error> {
+        let endpoints = place.upstream.config().endpoints.len();
+        let mut problem = Error::unavailable("the upstream gave no manifest");
+        for first_endpoint in 0..endpoints.max(2) {
+            let request = manifest_request(manifest_target(place, digest), first_endpoint);
+            let fetched = self
+                .receive_manifest(place, request, Some(digest), deadline)
+                .await?;
+            match fetched {
+                Ok(manifest) => return Ok(self.keep_manifest(place, manifest)),
+                Err(error) => problem = error,
+            }
+        }
+        Err(problem)
+    }
+
+    /// Fetches a manifest by tag, for upstreams whose `HEAD` does not tell the digest.
+    pub(super) async fn fetch_manifest_by_tag(
+        self: &Arc<Self>,
+        place: &Place,
+        reference: Reference,
+        identity: Identity,
+        deadline: Instant,
+    ) -> Result<Arc<Manifest>, Error> {
+        let target = Target::Manifest(place.repository.clone(), reference);
+        let request = Request {
+            identity,
+            ..manifest_request(target, 0)
+        };
+        let manifest = self
+            .receive_manifest(place, request, None, deadline)
+            .await??;
+        Ok(self.keep_manifest(place, manifest))
+    }
+
+    /// The outer error is the upstream's, the inner one says that its answer is no good.
+    async fn receive_manifest(
+        &self,
+        place: &Place,
+        request: Request,
+        wanted: Option<&Digest>,
+        deadline: Instant,
+    ) -> Result<Result<Manifest, Error>, Error> {
+        let response = place.upstream.send(request, deadline).await?;
+        let content_type = response
+            .headers
+            .get(http::header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let bytes = match response.read_all(manifest::MAX_SIZE, deadline).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        self.metrics
+            .fetched(place.host())
+            .inc_by(bytes.len() as u64);
+        let algorithm = wanted.map_or(crate::oci::Algorithm::Sha256, Digest::algorithm);
+        let digest = Digest::of(algorithm, &bytes);
+        if wanted.is_some_and(|wanted| *wanted != digest) {
+            self.metrics.quarantined.inc();
+            let message = format!("{} sent a manifest with another digest", place.host());
+            return Ok(Err(Error::unavailable(message)));
+        }
+        Ok(
+            match manifest::media_type(&bytes, content_type.as_deref()) {
+                Ok(media_type) => Ok(Manifest {
+                    digest,
+                    media_type,
+                    bytes,
+                }),
+                Err(error) => Err(Error::unavailable(format!("{}: {error}", place.host()))),
+            },
+        )
+    }
+
+    /// Keeps a verified manifest: in memory at once, on disk off the client's path.
+    fn keep_manifest(self: &Arc<Self>, place: &Place, manifest: Manifest) -> Arc<Manifest> {
+        let manifest = Arc::new(manifest);
+        self.manifests
+            .recent
+            .insert(manifest.digest.clone(), manifest.clone());
+        let (cache, place, kept) = (self.clone(), place.clone(), manifest.clone());
+        self.tasks.spawn(async move {
+            let linked = cache.links.add(&place, &kept.digest);
+            let (store, stored) = (cache.store.clone(), kept.clone());
+            let stored = blocking(move || store.put(&stored.digest, &stored.bytes));
+            let (linked, stored) = tokio::join!(linked, stored);
+            for error in [linked.err(), stored.err()].into_iter().flatten() {
+                cache.store_failed(&error);
+            }
+        });
+        manifest
+    }
+
+    /// Passes a request on with the client's own `Accept`, for a client that does not take the
+    /// type that is cached. Not stored: the answer depends on the header.
+    pub async fn manifest_as_accepted(
+        &self,
+        place: &Place,
+        reference: Reference,
+        accept: String,
+    ) -> Result<ManifestAnswer, Error> {
+        Self::check_policy(place)?;
+        let identity = self.listing_identity(place);
+        let target = Target::Manifest(place.repository.clone(), reference);
+        let request = Request {
+            accept: Some(accept),
+            identity,
+            ..manifest_request(target, 0)
+        };
+        let manifest = self
+            .receive_manifest(place, request, None, super::deadline())
+            .await??;
+        let manifest = Arc::new(manifest);
+        Ok(ManifestAnswer {
+            manifest,
+            outcome: Outcome::PassThrough,
+            stale: false,
+        })
+    }
+
+    /// Writes where a tag points, off the client's path.
+    pub(super) fn keep_tag(
+        self: &Arc<Self>,
+        place: &Place,
+        tag: &crate::oci::Tag,
+        record: TagRecord,
+    ) {
+        let (cache, tag) = (self.clone(), tag.clone());
+        let (host, repository) = place.key();
+        self.tasks.spawn(async move {
+            let store = cache.store.clone();
+            let written = blocking(move || store.set_tag(&host, &repository, &tag, &record));
+            if let Err(error) = written.await {
+                cache.store_failed(&error);
+            }
+        });
+    }
+}
+
+enum ReadManifest {
+    Good(Manifest),
+    None,
+    Quarantined,
+}
+
+fn read_manifest(store: &Store, digest: &Digest) -> Result<ReadManifest, crate::store::StoreError> {
+    let Some(blob) = store.blob(digest)? else {
+        return Ok(ReadManifest::None);
+    };
+    let Ok(len) = usize::try_from(blob.size) else {
+        return Ok(ReadManifest::None);
+    };
+    if len > manifest::MAX_SIZE {
+        return Ok(ReadManifest::None);
+    }
+    let intact = read_at(&blob.file, 0, len)
+        .ok()
+        .filter(|bytes| Digest::of(digest.algorithm(), bytes) == *digest);
+    let Some(bytes) = intact else {
+        store.quarantine_blob(digest)?;
+        return Ok(ReadManifest::Quarantined);
+    };
+    // A blob that is no manifest may be asked for as one; the upstream will say that it is none.
+    Ok(match manifest::media_type(&bytes, None) {
+        Ok(media_type) => ReadManifest::Good(Manifest {
+            digest: digest.clone(),
+            media_type,
+            bytes,
+        }),
+        Err(_) => ReadManifest::None,
+    })
+}
+
+fn manifest_target(place: &Place, digest: &Digest) -> Target {
+    Target::Manifest(place.repository.clone(), Reference::Digest(digest.clone()))
+}
+
+fn manifest_request(target: Target, first_endpoint: usize) -> Request {
+    Request {
+        method: Method::GET,
+        target,
+        accept: Some(manifest::ACCEPT.to_owned()),
+        range: None,
+        identity: Identity::Configured,
+        first_endpoint,
+    }
+}

@@ -1,0 +1,263 @@
+//! Serving tags: the upstream is asked where a tag points, unless the record is fresh enough.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as StdInstant},
+};
+
+use http::Method;
+use jiff::Timestamp;
+use moka::{Expiry, future};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    BUDGET_WITH_STALE, Cache, Error, ErrorKind, ManifestAnswer, Place, PlaceKey, blocking,
+    freshness::{Freshness, freshness},
+    visibility::needs_proof,
+};
+use crate::{
+    config::Identity,
+    metrics::Outcome,
+    oci::{Digest, Reference, Tag, manifest},
+    store::TagRecord,
+    upstream::{Request, Target, UpstreamError},
+};
+
+type TagKey = (PlaceKey, Tag);
+
+/// Checks under way, and tags that the upstream does not have.
+#[derive(Debug)]
+pub(super) struct TagChecks {
+    checks: future::Cache<TagKey, Result<Digest, Error>>,
+    missing: future::Cache<TagKey, Missing>,
+}
+
+/// A tag that the upstream does not have, and for how long that is remembered.
+#[derive(Clone, Debug)]
+struct Missing {
+    error: Error,
+    ttl: Duration,
+}
+
+struct MissingExpiry;
+
+impl Expiry<TagKey, Missing> for MissingExpiry {
+    fn expire_after_create(
+        &self,
+        _key: &TagKey,
+        missing: &Missing,
+        _created_at: StdInstant,
+    ) -> Option<Duration> {
+        Some(missing.ttl)
+    }
+}
+
+impl Default for TagChecks {
+    fn default() -> Self {
+        Self {
+            // Only joins what is under way: the outcome is removed as soon as it is there, so that
+            // the next pull sees a tag that moved a moment ago.
+            checks: future::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(Duration::from_secs(1))
+                .build(),
+            missing: future::Cache::builder()
+                .max_capacity(10_000)
+                .expire_after(MissingExpiry)
+                .build(),
+        }
+    }
+}
+
+impl Cache {
+    /// `GET` or `HEAD` of a manifest by tag.
+    pub async fn tag(self: &Arc<Self>, place: &Place, tag: &Tag) -> Result<ManifestAnswer, Error> {
+        Self::check_policy(place)?;
+        let full = super::deadline();
+        let (store, key) = (self.store.clone(), (place.key(), tag.clone()));
+        let ((host, repository), wanted) = key.clone();
+        let record = blocking(move || store.tag(&host, &repository, &wanted)).await;
+        let record = record.unwrap_or_else(|error| {
+            self.store_failed(&error);
+            None
+        });
+
+        let policy = &place.upstream.config().tags;
+        let known = record.map(|record| {
+            let freshness = freshness(&record, policy, tag, Timestamp::now());
+            (record, freshness)
+        });
+        let stale = match known {
+            Some((record, Freshness::Fresh)) => {
+                let target = tag_target(place, tag);
+                self.check_visibility(place, &target, full).await?;
+                return self.manifest_by_digest(place, &record.digest, full).await;
+            }
+            Some((record, Freshness::RevalidateOrStale)) => Some(record),
+            Some((_, Freshness::Revalidate)) | None => None,
+        };
+        let deadline = match stale {
+            Some(_) => full.min(Instant::now() + BUDGET_WITH_STALE),
+            None => full,
+        };
+        let refreshed = timeout_at(
+            deadline,
+            self.refresh_tag(place, tag, stale.as_ref(), deadline),
+        );
+        let refreshed = refreshed.await.unwrap_or_else(|_| {
+            Err(Error::unavailable(format!(
+                "{} did not answer in time",
+                place.host()
+            )))
+        });
+        match (refreshed, stale) {
+            (Err(error), Some(record)) if error.allows_stale() => {
+                let reason = error.message;
+                tracing::debug!(upstream = %place.host(), repository = %place.repository, %tag, reason, "stale tag");
+                // Not public any more, or never known to be: no stale answer either.
+                let target = tag_target(place, tag);
+                self.check_visibility(place, &target, Instant::now())
+                    .await?;
+                let answer = self.manifest_by_digest(place, &record.digest, full).await?;
+                Ok(ManifestAnswer {
+                    outcome: Outcome::Stale,
+                    stale: true,
+                    ..answer
+                })
+            }
+            (result, _) => result,
+        }
+    }
+
+    async fn refresh_tag(
+        self: &Arc<Self>,
+        place: &Place,
+        tag: &Tag,
+        record: Option<&TagRecord>,
+        deadline: Instant,
+    ) -> Result<ManifestAnswer, Error> {
+        let key = (place.key(), tag.clone());
+        if let Some(missing) = self.tags.missing.get(&key).await {
+            return Err(missing.error);
+        }
+        let check = self.check_tag(place, tag, deadline);
+        let digest = self.tags.checks.get_with(key.clone(), check).await;
+        self.tags.checks.invalidate(&key).await;
+        if let Err(error) = &digest {
+            self.forget_tag(place, tag, error).await;
+        }
+        let digest = digest?;
+        let answer = self.manifest_by_digest(place, &digest, deadline).await?;
+
+        let now = Timestamp::now();
+        let unmoved = record.filter(|record| record.digest == digest);
+        let modified_at = unmoved.map_or(now, |record| record.modified_at);
+        // Without a refresh interval there is a check for every pull. Writing each would be a file
+        // per pull; skipping some makes the record look up to a minute older than it is.
+        let recent = unmoved.is_some_and(|record| {
+            let age = Duration::try_from(now.duration_since(record.checked_at));
+            place.upstream.config().tags.refresh_interval.is_zero()
+                && age.is_ok_and(|age| age < RECHECK_WRITTEN)
+        });
+        if !recent {
+            self.keep_tag(
+                place,
+                tag,
+                TagRecord {
+                    digest,
+                    checked_at: now,
+                    modified_at,
+                },
+            );
+        }
+        let outcome = match answer.outcome {
+            Outcome::Hit => Outcome::Revalidated,
+            other => other,
+        };
+        Ok(ManifestAnswer { outcome, ..answer })
+    }
+
+    /// Asks the upstream where the tag points.
+    async fn check_tag(
+        self: &Arc<Self>,
+        place: &Place,
+        tag: &Tag,
+        deadline: Instant,
+    ) -> Result<Digest, Error> {
+        // Where the cache has credentials of its own, this request is also the proof that
+        // anybody may read.
+        let identity = self.listing_identity(place);
+        let request = Request {
+            method: Method::HEAD,
+            target: tag_target(place, tag),
+            accept: Some(manifest::ACCEPT.to_owned()),
+            range: None,
+            identity,
+            first_endpoint: 0,
+        };
+        let result = place.upstream.send(request, deadline).await;
+        if identity == Identity::Anonymous && needs_proof(place) {
+            self.visibility.learn(place, &result);
+        }
+        let told = match result {
+            Ok(response) => response
+                .headers
+                .get("docker-content-digest")
+                .and_then(|value| value.to_str().ok()?.parse::<Digest>().ok()),
+            // Some registries answer only GET.
+            Err(UpstreamError::MethodRefused { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match told {
+            Some(digest) => Ok(digest),
+            None => {
+                let reference = Reference::Tag(tag.clone());
+                let fetched = self.fetch_manifest_by_tag(place, reference, identity, deadline);
+                Ok(fetched.await?.digest.clone())
+            }
+        }
+    }
+
+    /// After a 404 the tag is gone; after a 401 or 403 it is nobody's to read. Neither may be
+    /// served stale later.
+    async fn forget_tag(&self, place: &Place, tag: &Tag, error: &Error) {
+        match error.kind {
+            ErrorKind::NotFound => {
+                let ttl = place.upstream.config().tags.negative_ttl;
+                if !ttl.is_zero() {
+                    let missing = Missing {
+                        error: error.clone(),
+                        ttl,
+                    };
+                    self.tags
+                        .missing
+                        .insert((place.key(), tag.clone()), missing)
+                        .await;
+                }
+            }
+            ErrorKind::Refused => {}
+            ErrorKind::Unavailable | ErrorKind::Range(_) => return,
+        }
+        let (store, tag) = (self.store.clone(), tag.clone());
+        let (host, repository) = place.key();
+        if let Err(error) = blocking(move || store.remove_tag(&host, &repository, &tag)).await {
+            self.store_failed(&error);
+        }
+    }
+
+    /// As whom tags and lists are asked for: anonymously wherever the repository has to be public.
+    pub(super) fn listing_identity(&self, place: &Place) -> Identity {
+        if needs_proof(place) {
+            Identity::Anonymous
+        } else {
+            Identity::Configured
+        }
+    }
+}
+
+/// Checks of an unmoved tag are written at most this often.
+const RECHECK_WRITTEN: Duration = Duration::from_secs(60);
+
+fn tag_target(place: &Place, tag: &Tag) -> Target {
+    Target::Manifest(place.repository.clone(), Reference::Tag(tag.clone()))
+}

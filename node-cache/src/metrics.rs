@@ -1,0 +1,286 @@
+//! What is counted. Labels are closed sets: configured upstreams and the variants of enums here, so
+//! the number of series does not depend on what clients send (T16).
+
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+};
+
+use crate::oci::UpstreamHost;
+
+/// How a request was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// From the store, without asking the upstream.
+    Hit,
+    /// By fetching from the upstream.
+    Miss,
+    /// By following a fetch that another request had started.
+    Joined,
+    /// From the store, after the upstream confirmed it.
+    Revalidated,
+    /// From the store, although the upstream could not confirm it.
+    Stale,
+    /// With the upstream's bytes, not stored.
+    PassThrough,
+    /// 403: policy, or not readable anonymously.
+    Refused,
+    /// 404: the upstream says so.
+    NotFound,
+    /// 416.
+    BadRange,
+    /// 503: the upstream cannot be reached.
+    Unavailable,
+}
+
+impl Outcome {
+    const ALL: [Self; 10] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Joined,
+        Self::Revalidated,
+        Self::Stale,
+        Self::PassThrough,
+        Self::Refused,
+        Self::NotFound,
+        Self::BadRange,
+        Self::Unavailable,
+    ];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Joined => "joined",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
+            Self::PassThrough => "pass_through",
+            Self::Refused => "refused",
+            Self::NotFound => "not_found",
+            Self::BadRange => "bad_range",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// How a download ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillEnd {
+    /// Verified and stored.
+    Stored,
+    /// Verified and served, but the disk did not take it.
+    NotKept,
+    /// The bytes were not what the digest says.
+    Mismatch,
+    /// The upstream failed; what came is kept for a resume.
+    Interrupted,
+}
+
+impl FillEnd {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::NotKept => "not_kept",
+            Self::Mismatch => "mismatch",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Every metric of the node cache.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    requests: IntCounterVec,
+    served: IntCounterVec,
+    fetched: IntCounterVec,
+    fills: IntCounterVec,
+    invalid: IntCounter,
+    rate_limit: IntGaugeVec,
+    rate_remaining: IntGaugeVec,
+    reachable: IntGaugeVec,
+    /// Content that was not what its name says, moved aside.
+    pub quarantined: IntCounter,
+    /// Errors of the disk that did not reach a client.
+    pub store_errors: IntCounter,
+    /// 1 while the newest configuration is the one in force.
+    pub config_valid: IntGauge,
+    /// Upstreams of the configuration that are left out.
+    pub upstreams_rejected: IntGauge,
+    /// Bodies being sent.
+    pub open_streams: IntGauge,
+    /// Bytes allocated by the store.
+    pub store_used: IntGauge,
+    /// The store's configured capacity in bytes.
+    pub store_capacity: IntGauge,
+    /// Stored blobs.
+    pub store_blobs: IntGauge,
+}
+
+impl Metrics {
+    /// Creates every metric in `registry`, which must not have them yet.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let build = IntGauge::with_opts(
+            Opts::new(
+                "larder_node_build_info",
+                "Constant 1, labelled with the version.",
+            )
+            .const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build.set(1);
+        add(registry, build)?;
+        let upstream: &[&str] = &["upstream"];
+        let counters = |name, help, labels| -> Result<IntCounterVec, prometheus::Error> {
+            add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let counter = |name, help| -> Result<IntCounter, prometheus::Error> {
+            add(registry, IntCounter::new(name, help)?)
+        };
+        let gauge = |name, help| -> Result<IntGauge, prometheus::Error> {
+            add(registry, IntGauge::new(name, help)?)
+        };
+        let gauges = |name, help| -> Result<IntGaugeVec, prometheus::Error> {
+            add(registry, IntGaugeVec::new(Opts::new(name, help), upstream)?)
+        };
+        Ok(Self {
+            requests: counters(
+                "larder_node_requests_total",
+                "Pull requests answered, by upstream and outcome.",
+                &["upstream", "outcome"],
+            )?,
+            served: counters(
+                "larder_node_served_bytes_total",
+                "Body bytes sent to clients.",
+                upstream,
+            )?,
+            fetched: counters(
+                "larder_node_fetched_bytes_total",
+                "Body bytes received from the upstream.",
+                upstream,
+            )?,
+            fills: counters(
+                "larder_node_fills_total",
+                "Blob downloads, by upstream and how they ended.",
+                &["upstream", "end"],
+            )?,
+            invalid: counter(
+                "larder_node_invalid_requests_total",
+                "Requests refused before any upstream was involved.",
+            )?,
+            rate_limit: gauges(
+                "larder_node_upstream_rate_limit",
+                "Pulls that the upstream allows per window, as announced.",
+            )?,
+            rate_remaining: gauges(
+                "larder_node_upstream_rate_limit_remaining",
+                "Pulls left in the window, as announced.",
+            )?,
+            reachable: gauges(
+                "larder_node_upstream_reachable",
+                "1 if the last request to the upstream was answered.",
+            )?,
+            quarantined: counter(
+                "larder_node_quarantined_total",
+                "Content that was not what its digest says, moved aside.",
+            )?,
+            store_errors: counter(
+                "larder_node_store_errors_total",
+                "Failed operations on the store's files.",
+            )?,
+            config_valid: gauge(
+                "larder_node_config_valid",
+                "1 while the newest configuration is the one in force, 0 while it was refused.",
+            )?,
+            upstreams_rejected: gauge(
+                "larder_node_upstreams_rejected",
+                "Upstreams of the configuration that are left out because they are wrong.",
+            )?,
+            open_streams: gauge("larder_node_open_streams", "Bodies being sent.")?,
+            store_used: gauge(
+                "larder_node_store_used_bytes",
+                "Bytes allocated by blobs, unfinished downloads and quarantine.",
+            )?,
+            store_capacity: gauge(
+                "larder_node_store_capacity_bytes",
+                "Configured capacity of the store.",
+            )?,
+            store_blobs: gauge(
+                "larder_node_store_blobs",
+                "Stored blobs, manifests included.",
+            )?,
+        })
+    }
+
+    /// Makes the series of a configured upstream appear with zero, so that a rate over them works
+    /// from the first request on.
+    pub fn announce(&self, host: &UpstreamHost) {
+        for outcome in Outcome::ALL {
+            self.requests
+                .with_label_values(&[host.as_str(), outcome.as_str()]);
+        }
+        self.served.with_label_values(&[host.as_str()]);
+        self.fetched.with_label_values(&[host.as_str()]);
+    }
+
+    /// Counts one answered request.
+    pub fn request(&self, host: &UpstreamHost, outcome: Outcome) {
+        self.requests
+            .with_label_values(&[host.as_str(), outcome.as_str()])
+            .inc();
+    }
+
+    /// Counts one request that never came to an upstream.
+    pub fn invalid_request(&self) {
+        self.invalid.inc();
+    }
+
+    /// The counter of body bytes sent for `host`.
+    pub fn served(&self, host: &UpstreamHost) -> IntCounter {
+        self.served.with_label_values(&[host.as_str()])
+    }
+
+    /// The counter of body bytes received from `host`.
+    pub fn fetched(&self, host: &UpstreamHost) -> IntCounter {
+        self.fetched.with_label_values(&[host.as_str()])
+    }
+
+    /// Counts the end of one download.
+    pub fn fill(&self, host: &UpstreamHost, end: FillEnd) {
+        self.fills
+            .with_label_values(&[host.as_str(), end.as_str()])
+            .inc();
+    }
+
+    /// How many requests for `host` had this outcome.
+    pub fn requests_with(&self, host: &UpstreamHost, outcome: Outcome) -> u64 {
+        self.requests
+            .with_label_values(&[host.as_str(), outcome.as_str()])
+            .get()
+    }
+
+    /// Publishes the pull limit that an upstream announced.
+    pub fn set_rate_limit(&self, host: &UpstreamHost, limit: u64, remaining: u64) {
+        let value = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.rate_limit
+            .with_label_values(&[host.as_str()])
+            .set(value(limit));
+        self.rate_remaining
+            .with_label_values(&[host.as_str()])
+            .set(value(remaining));
+    }
+
+    /// Publishes whether an upstream answers.
+    pub fn set_reachable(&self, host: &UpstreamHost, reachable: bool) {
+        self.reachable
+            .with_label_values(&[host.as_str()])
+            .set(i64::from(reachable));
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

@@ -1,0 +1,251 @@
+//! The admin port.
+//!
+//! ```text
+//! /livez     200 while the process runs; a stuck one aborts by itself
+//! /readyz    200 once the pull port answers; never depends on an upstream or on free space
+//! /metrics   Prometheus text
+//! /report    NodeReport (bearer token; without a configured token, loopback only)
+//! /catalog   stored images (same rule)
+//! ```
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Extension, Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, StatusCode, header};
+use larder_crds::node::{
+    API_VERSION, MirrorReport, NodeReport, RateLimitReport, StoreReport, UpstreamReport,
+};
+use prometheus::{Registry, TextEncoder};
+use tokio::sync::watch;
+
+use super::listen::Peer;
+use crate::{
+    metrics::{Metrics, Outcome},
+    store::{Store, StoreUsage},
+    upstream::Upstream,
+    upstreams::Upstreams,
+};
+
+/// What the admin endpoints show.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Every metric.
+    pub registry: Registry,
+    /// The node cache's own.
+    pub metrics: Metrics,
+    /// The upstreams in force.
+    pub upstreams: watch::Receiver<Arc<Upstreams>>,
+    /// For its size and the catalog.
+    pub store: Arc<Store>,
+    /// Which process this is.
+    pub instance: String,
+    /// Name of the node; empty outside a cluster.
+    pub node: String,
+    /// Whether the pull port answers.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// Images in one answer of `/catalog`.
+const MAX_CATALOG: usize = 10_000;
+/// Longest error text in a report, which as a whole stays below 256 KiB for 500 upstreams.
+const MAX_ERROR: usize = 200;
+
+/// The router of the admin port.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/report", get(report))
+        .route("/catalog", get(catalog))
+        .with_state(admin)
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    if *admin.ready.borrow() {
+        return "ok\n".into_response();
+    }
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the pull port does not answer yet\n",
+    )
+        .into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let upstreams = admin.upstreams.borrow().clone();
+    for upstream in upstreams.all() {
+        let host = &upstream.config().host;
+        admin
+            .metrics
+            .set_reachable(host, upstream.health().reachable);
+        if let Some(limit) = upstream.rate_limit() {
+            admin
+                .metrics
+                .set_rate_limit(host, limit.limit, limit.remaining);
+        }
+    }
+    let usage = admin.measure().await;
+    let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    admin.metrics.store_used.set(gauge(usage.used));
+    admin.metrics.store_capacity.set(gauge(usage.capacity));
+    admin.metrics.store_blobs.set(gauge(usage.blobs));
+    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn report(
+    State(admin): State<Admin>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = admin.authorize(peer, &headers) {
+        return refused;
+    }
+    let usage = admin.measure().await;
+    let upstreams = admin.upstreams.borrow().clone();
+    let mut by_host: BTreeMap<String, UpstreamReport> = upstreams
+        .rejected
+        .iter()
+        .map(|rejected| {
+            let last_error = cut(&format!("{}: {}", rejected.field, rejected.message));
+            (
+                rejected.host.clone(),
+                UpstreamReport {
+                    last_error,
+                    ..UpstreamReport::default()
+                },
+            )
+        })
+        .collect();
+    for upstream in upstreams.all() {
+        by_host.insert(
+            upstream.config().host.to_string(),
+            admin.upstream_report(upstream),
+        );
+    }
+    Json(NodeReport {
+        api_version: API_VERSION.to_owned(),
+        instance: admin.instance.clone(),
+        node: admin.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        config_hash: upstreams.config.hash.clone(),
+        mirror: MirrorReport {
+            state: "Unknown".to_owned(),
+            ..MirrorReport::default()
+        },
+        store: StoreReport {
+            state: "Ready".to_owned(),
+            used_bytes: usage.used,
+            capacity_bytes: usage.capacity,
+            free_bytes: usage.free,
+            blobs: usage.blobs,
+        },
+        upstreams: by_host,
+    })
+    .into_response()
+}
+
+async fn catalog(
+    State(admin): State<Admin>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = admin.authorize(peer, &headers) {
+        return refused;
+    }
+    let store = admin.store.clone();
+    let listed = tokio::task::spawn_blocking(move || store.catalog(MAX_CATALOG)).await;
+    match listed {
+        Ok(Ok(images)) => Json(serde_json::json!({ "images": images })).into_response(),
+        Ok(Err(error)) => {
+            admin.metrics.store_errors.inc();
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the catalog cannot be read"
+            );
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store cannot be read; see the log\n",
+            )
+                .into_response()
+        }
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+impl Admin {
+    /// With a configured token, who has it; without one, who is on this machine.
+    #[expect(clippy::result_large_err, reason = "the error is the response itself")]
+    fn authorize(&self, Peer(peer): Peer, headers: &HeaderMap) -> Result<(), Response> {
+        let upstreams = self.upstreams.borrow().clone();
+        let Some(token) = &upstreams.config.report_token else {
+            if peer.ip().to_canonical().is_loopback() {
+                return Ok(());
+            }
+            let message = "no reportTokenFile is configured, so this answers on loopback only\n";
+            return Err((StatusCode::FORBIDDEN, message).into_response());
+        };
+        let sent = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        if sent.is_some_and(|sent| token.matches(sent)) {
+            return Ok(());
+        }
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"larder-node\"")];
+        Err((
+            StatusCode::UNAUTHORIZED,
+            challenge,
+            "a bearer token is needed\n",
+        )
+            .into_response())
+    }
+
+    async fn measure(&self) -> StoreUsage {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || store.measure()).await {
+            Ok(Ok(usage)) => usage,
+            Ok(Err(error)) => {
+                self.metrics.store_errors.inc();
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the store cannot be measured"
+                );
+                StoreUsage::default()
+            }
+            Err(_) => StoreUsage::default(),
+        }
+    }
+
+    fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {
+        let host = &upstream.config().host;
+        let count = |outcome| self.metrics.requests_with(host, outcome);
+        let health = upstream.health();
+        UpstreamReport {
+            accepted: true,
+            reachable: health.reachable,
+            last_error: cut(&health.last_error),
+            rate_limit: upstream.rate_limit().map(|limit| RateLimitReport {
+                limit: limit.limit,
+                remaining: limit.remaining,
+            }),
+            hits: count(Outcome::Hit) + count(Outcome::Revalidated),
+            misses: count(Outcome::Miss) + count(Outcome::Joined),
+            stale: count(Outcome::Stale),
+            pass_through: count(Outcome::PassThrough),
+            bytes_served: self.metrics.served(host).get(),
+            bytes_fetched: self.metrics.fetched(host).get(),
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_ERROR).collect()
+}
