@@ -70,12 +70,11 @@ fn parse(text: &str) -> Option<u64> {
     if fraction.len() > 9 {
         return None;
     }
-    let fraction_bytes = match fraction {
-        "" => 0,
-        _ => {
-            let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-            u64::try_from(fraction.parse::<u128>().ok()? * u128::from(unit) / scale).ok()?
-        }
+    let fraction_bytes = if fraction.is_empty() {
+        0
+    } else {
+        let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+        u64::try_from(fraction.parse::<u128>().ok()? * u128::from(unit) / scale).ok()?
     };
     whole_bytes.checked_add(fraction_bytes)
 }
@@ -85,7 +84,7 @@ impl fmt::Display for ByteSize {
         let binary = UNITS[..5]
             .iter()
             .rev()
-            .find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0);
+            .find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit));
         match binary {
             Some((suffix, unit)) => write!(f, "{}{suffix}", self.0 / unit),
             None => write!(f, "{}", self.0),

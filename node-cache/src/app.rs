@@ -78,7 +78,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
     let followed = store.clone();
     let reload = config::watch(source, move |loaded| {
-        apply(loaded, &swap, &followed, &metrics)
+        apply(loaded, &swap, &followed, &metrics);
     });
     let background = tokio::spawn(reload);
     let stop_admin = CancellationToken::new();

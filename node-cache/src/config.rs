@@ -110,7 +110,7 @@ impl Config {
         } = parsed.config;
         let field = |field, message: String| ConfigError::Field { field, message };
         if !storage.path.is_absolute() {
-            let message = format!("{:?} is not an absolute path", storage.path);
+            let message = format!("{} is not an absolute path", storage.path.display());
             return Err(field("storage.path", message));
         }
         if storage.capacity.bytes() < MIN_CAPACITY {

@@ -212,7 +212,7 @@ impl Fill {
             if fresh {
                 partial.truncate(0)?;
             }
-            let held = partial.len()?;
+            let held = partial.length()?;
             Ok(Some((partial, held)))
         })
         .await?;
@@ -435,7 +435,7 @@ impl Fill {
     /// Keeps what came for a later attempt; an empty file is removed.
     async fn give_up(&self, partial: &Partial) {
         let partial = partial.clone();
-        let kept = blocking(move || match partial.len()? {
+        let kept = blocking(move || match partial.length()? {
             0 => partial.discard(),
             _ => partial.release_reserved(),
         });

@@ -109,7 +109,7 @@ impl Cache {
         let body = match fallback_tag(digest) {
             None => empty_index(),
             Some(tag) => {
-                let identity = self.listing_identity(place);
+                let identity = super::tag::listing_identity(place);
                 let reference = Reference::Tag(tag);
                 let found = self
                     .fetch_manifest_by_tag(place, reference, identity, deadline)
@@ -149,7 +149,7 @@ impl Cache {
             target,
             accept,
             range: None,
-            identity: self.listing_identity(place),
+            identity: super::tag::listing_identity(place),
             first_endpoint: 0,
         };
         place.upstream.send(request, deadline).await

@@ -261,7 +261,7 @@ impl Cache {
         accept: String,
     ) -> Result<ManifestAnswer, Error> {
         Self::check_policy(place)?;
-        let identity = self.listing_identity(place);
+        let identity = super::tag::listing_identity(place);
         let target = Target::Manifest(place.repository.clone(), reference);
         let request = Request {
             accept: Some(accept),

@@ -186,7 +186,7 @@ impl Cache {
     ) -> Result<Digest, Error> {
         // Where the cache has credentials of its own, this request is also the proof that
         // anybody may read.
-        let identity = self.listing_identity(place);
+        let identity = listing_identity(place);
         let request = Request {
             method: Method::HEAD,
             target: tag_target(place, tag),
@@ -208,14 +208,14 @@ impl Cache {
             Err(UpstreamError::MethodRefused { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        match told {
-            Some(digest) => Ok(digest),
-            None => {
-                let reference = Reference::Tag(tag.clone());
-                let fetched = self.fetch_manifest_by_tag(place, reference, identity, deadline);
-                Ok(fetched.await?.digest.clone())
-            }
+        if let Some(digest) = told {
+            return Ok(digest);
         }
+        let reference = Reference::Tag(tag.clone());
+        let fetched = self
+            .fetch_manifest_by_tag(place, reference, identity, deadline)
+            .await?;
+        Ok(fetched.digest.clone())
     }
 
     /// After a 404 the tag is gone; after a 401 or 403 it is nobody's to read. Neither may be
@@ -244,19 +244,19 @@ impl Cache {
             self.store_failed(&error);
         }
     }
+}
 
-    /// As whom tags and lists are asked for: anonymously wherever the repository has to be public.
-    pub(super) fn listing_identity(&self, place: &Place) -> Identity {
-        if needs_proof(place) {
-            Identity::Anonymous
-        } else {
-            Identity::Configured
-        }
+/// As whom tags and lists are asked for: anonymously wherever the repository has to be public.
+pub(super) fn listing_identity(place: &Place) -> Identity {
+    if needs_proof(place) {
+        Identity::Anonymous
+    } else {
+        Identity::Configured
     }
 }
 
 /// Checks of an unmoved tag are written at most this often.
-const RECHECK_WRITTEN: Duration = Duration::from_secs(60);
+const RECHECK_WRITTEN: Duration = Duration::from_mins(1);
 
 fn tag_target(place: &Place, tag: &Tag) -> Target {
     Target::Manifest(place.repository.clone(), Reference::Tag(tag.clone()))

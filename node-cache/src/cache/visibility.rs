@@ -16,8 +16,8 @@ use crate::{
     upstream::{Request, Target, UpstreamError},
 };
 
-const YES_LASTS: Duration = Duration::from_secs(60 * 60);
-const NO_LASTS: Duration = Duration::from_secs(60);
+const YES_LASTS: Duration = Duration::from_hours(1);
+const NO_LASTS: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Copy, Debug)]
 struct Verdict {
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_yes_lasts_an_hour_and_a_no_a_minute() {
         let now = Instant::now();
-        let stale = Duration::from_secs(24 * 60 * 60);
+        let stale = Duration::from_hours(24);
         let table = [
             (None, 0, Standing::Unknown),
             (Some(true), 0, Standing::Public),

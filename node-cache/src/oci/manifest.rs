@@ -95,13 +95,12 @@ pub fn media_type(bytes: &[u8], content_type: Option<&str>) -> Result<String, In
             Err(InvalidManifest::MediaType { header, body })
         }
         (Some(body), _) if is_media_type(&body) => Ok(body),
-        (Some(_), _) => Err(InvalidManifest::Unknown),
         (None, Some(header)) if is_media_type(&header) && header != "text/html" => Ok(header),
         (None, _) if shape.manifests.is_some() => Ok(OCI_INDEX.to_owned()),
         (None, _) if shape.layers.is_some() && shape.config.is_some() => {
             Ok(OCI_MANIFEST.to_owned())
         }
-        (None, _) => Err(InvalidManifest::Unknown),
+        _ => Err(InvalidManifest::Unknown),
     }
 }
 

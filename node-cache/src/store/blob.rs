@@ -19,6 +19,9 @@ pub struct Blob {
     stamp: Stamp,
 }
 
+/// Enough to compare a few bad copies of one blob; they count as used space.
+const KEPT_IN_QUARANTINE: usize = 8;
+
 impl Store {
     /// Opens a stored blob, `None` if it is not stored.
     pub fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
@@ -69,22 +72,22 @@ impl Store {
     ) -> Result<(), StoreError> {
         let folder = self.layout.quarantine();
         let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
-        let target = (0..)
-            .map(|n: u32| folder.join(format!("{name}.{n}")))
-            .find(|p| !p.exists());
-        if let Some(target) = target {
-            at(
+        // The folder is trimmed below, so one of the first names is free.
+        let target = (0..=KEPT_IN_QUARANTINE)
+            .map(|number| folder.join(format!("{name}.{number}")))
+            .find(|target| !target.exists());
+        match target {
+            Some(target) => at(
                 "cannot move to quarantine",
                 path,
                 std::fs::rename(path, target),
-            )?;
+            )?,
+            None => files::remove(path)?,
         }
         self.trim_quarantine()
     }
 
     fn trim_quarantine(&self) -> Result<(), StoreError> {
-        /// Enough to compare a few bad copies of one blob; they count as used space.
-        const KEPT: usize = 8;
         let folder = self.layout.quarantine();
         let mut files = Vec::new();
         for entry in at("cannot list", &folder, std::fs::read_dir(&folder))? {
@@ -97,7 +100,7 @@ impl Store {
             files.push((modified, path));
         }
         files.sort();
-        let surplus = files.len().saturating_sub(KEPT);
+        let surplus = files.len().saturating_sub(KEPT_IN_QUARANTINE);
         files
             .iter()
             .take(surplus)

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -162,7 +162,7 @@ pub(super) fn write_atomically(
         tempfile::NamedTempFile::new_in(scratch),
     )?;
     at("cannot write", path, file.write_all(bytes))?;
-    let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE));
+    let mode = fs::Permissions::from_mode(FILE_MODE);
     at(
         "cannot set the mode of",
         path,

@@ -60,7 +60,7 @@ impl Partial {
     }
 
     /// How many bytes are there.
-    pub fn len(&self) -> Result<u64, StoreError> {
+    pub fn length(&self) -> Result<u64, StoreError> {
         Ok(at("cannot inspect", &self.path, self.file.metadata())?.len())
     }
 
@@ -106,7 +106,7 @@ impl Partial {
 
     /// Gives reserved space beyond the length back, keeping the bytes for a later resume.
     pub fn release_reserved(&self) -> Result<(), StoreError> {
-        let len = self.len()?;
+        let len = self.length()?;
         self.truncate(len)
     }
 
