@@ -48,9 +48,7 @@ impl FromStr for ByteSize {
     type Err = ParseByteSizeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map(Self).ok_or_else(|| ParseByteSizeError {
-            text: text.to_owned(),
-        })
+        parse(text).map(Self).ok_or_else(|| ParseByteSizeError { text: text.to_owned() })
     }
 }
 
@@ -138,18 +136,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused_and_named() {
-        for text in [
-            "",
-            "Gi",
-            "-1",
-            "1GiB",
-            "1 Gi",
-            "1e3",
-            "1.",
-            ".5Gi",
-            "99999999999Pi",
-            "0x10",
-        ] {
+        for text in ["", "Gi", "-1", "1GiB", "1 Gi", "1e3", "1.", ".5Gi", "99999999999Pi", "0x10"] {
             let error = text.parse::<ByteSize>().expect_err(text);
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }

@@ -16,13 +16,8 @@ pub struct ParseDurationError {
     text: String,
 }
 
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Duration {
     /// A duration of `seconds` whole seconds.
@@ -42,9 +37,7 @@ impl FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text)
             .map(|millis| Self(time::Duration::from_millis(millis)))
-            .ok_or_else(|| ParseDurationError {
-                text: text.to_owned(),
-            })
+            .ok_or_else(|| ParseDurationError { text: text.to_owned() })
     }
 }
 
@@ -59,12 +52,8 @@ fn parse(text: &str) -> Option<u64> {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number = rest[..digits].parse::<u64>().ok()?;
         rest = &rest[digits..];
-        let letters = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let index = UNITS
-            .iter()
-            .position(|(name, _)| *name == &rest[..letters])?;
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let index = UNITS.iter().position(|(name, _)| *name == &rest[..letters])?;
         if index < largest_allowed {
             return None;
         }
@@ -127,19 +116,13 @@ mod tests {
             ("1h30m", 5_400_000),
         ];
         for (text, millis) in table {
-            assert_eq!(
-                text.parse(),
-                Ok(Duration(time::Duration::from_millis(millis))),
-                "{text}"
-            );
+            assert_eq!(text.parse(), Ok(Duration(time::Duration::from_millis(millis))), "{text}");
         }
     }
 
     #[test]
     fn what_is_not_a_duration_is_refused_and_named() {
-        for text in [
-            "", "5", "s", "-5s", "1.5h", "PT5M", "5 s", "30m1h", "1s1s", "1w",
-        ] {
+        for text in ["", "5", "s", "-5s", "1.5h", "PT5M", "5 s", "30m1h", "1s1s", "1w"] {
             let error = text.parse::<Duration>().expect_err(text);
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
         }

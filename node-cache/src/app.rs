@@ -37,21 +37,14 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let registry = Registry::new();
     let metrics = Metrics::register(&registry)?;
     #[cfg(target_os = "linux")]
-    registry.register(Box::new(
-        prometheus::process_collector::ProcessCollector::for_self(),
-    ))?;
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     metrics.config_valid.set(1);
     let upstreams = Arc::new(Upstreams::build(config, None, &metrics));
     let (swap, upstreams) = watch::channel(upstreams);
 
     let tasks = TaskTracker::new();
     let cancel = CancellationToken::new();
-    let cache = Cache::new(
-        store.clone(),
-        metrics.clone(),
-        tasks.clone(),
-        cancel.clone(),
-    );
+    let cache = Cache::new(store.clone(), metrics.clone(), tasks.clone(), cancel.clone());
     let (set_ready, ready) = watch::channel(false);
     let admin = admin::Admin {
         registry,
@@ -83,11 +76,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let background = tokio::spawn(reload);
     let stop_admin = CancellationToken::new();
     let admin_stopped = stop_admin.clone().cancelled_owned();
-    let admin_server = tokio::spawn(server::serve(
-        admin_port,
-        admin::router(admin),
-        admin_stopped,
-    ));
+    let admin_server = tokio::spawn(server::serve(admin_port, admin::router(admin), admin_stopped));
     let stopping = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -107,10 +96,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         tracing::warn!("not everything could be written in time; it will be fetched again");
     }
     if let Err(error) = store.sync() {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "cannot sync the store"
-        );
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot sync the store");
     }
     stop_admin.cancel();
     admin_server.abort();

@@ -97,10 +97,7 @@ impl FromStr for UpstreamFlag {
             Some((host, base_url)) => (host, Some(base_url.to_owned())),
             None => (text, None),
         };
-        Ok(Self {
-            host: host.to_owned(),
-            base_url,
-        })
+        Ok(Self { host: host.to_owned(), base_url })
     }
 }
 
@@ -113,15 +110,8 @@ impl ServeArgs {
         let data = self.data.clone().unwrap_or_default();
         let defaults = Storage::default();
         let upstreams = self.upstream.iter().map(|flag| {
-            let endpoints = flag
-                .base_url
-                .iter()
-                .map(|url| Endpoint { url: url.clone() })
-                .collect();
-            Upstream {
-                endpoints,
-                ..Upstream::new(&flag.host)
-            }
+            let endpoints = flag.base_url.iter().map(|url| Endpoint { url: url.clone() }).collect();
+            Upstream { endpoints, ..Upstream::new(&flag.host) }
         });
         let document = NodeConfig {
             api_version: API_VERSION.to_owned(),
@@ -151,11 +141,7 @@ mod tests {
         Cli::command().debug_assert();
         let serve = Cli::command().find_subcommand("serve").unwrap().clone();
         for argument in serve.get_arguments().filter(|a| a.get_id() != "help") {
-            let variable = argument
-                .get_env()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let variable = argument.get_env().unwrap_or_default().to_string_lossy().into_owned();
             assert!(variable.starts_with("LARDER_"), "{}", argument.get_id());
             assert!(argument.get_help().is_some(), "{}", argument.get_id());
         }
@@ -179,29 +165,15 @@ mod tests {
         let config: Config = args.source().unwrap().load().unwrap();
         assert!(config.storage.path.is_absolute() && config.storage.path.ends_with("store"));
         assert_eq!(config.storage.capacity.bytes(), 5 << 30);
-        let endpoints: Vec<String> = config
-            .upstreams
-            .values()
-            .map(|upstream| upstream.endpoints[0].to_string())
-            .collect();
-        assert_eq!(
-            endpoints,
-            ["https://registry-1.docker.io/", "http://127.0.0.1:5000/"]
-        );
+        let endpoints: Vec<String> =
+            config.upstreams.values().map(|upstream| upstream.endpoints[0].to_string()).collect();
+        assert_eq!(endpoints, ["https://registry-1.docker.io/", "http://127.0.0.1:5000/"]);
     }
 
     #[test]
     fn a_file_and_flags_exclude_each_other() {
-        let both = [
-            "larder-node",
-            "serve",
-            "--config",
-            "c",
-            "--data",
-            "d",
-            "--upstream",
-            "a.example",
-        ];
+        let both =
+            ["larder-node", "serve", "--config", "c", "--data", "d", "--upstream", "a.example"];
         assert!(Cli::try_parse_from(both).is_err());
         assert!(Cli::try_parse_from(["larder-node", "serve"]).is_err());
     }

@@ -16,6 +16,7 @@ mod freshness;
 mod links;
 mod listing;
 mod manifest;
+mod proof;
 mod range;
 mod reader;
 mod setback;
@@ -114,12 +115,7 @@ impl Cache {
 
     /// The first gate: what the configuration does not allow is passed by.
     fn check_policy(place: &Place) -> Result<(), Error> {
-        if place
-            .upstream
-            .config()
-            .repositories
-            .allows(&place.repository)
-        {
+        if place.upstream.config().repositories.allows(&place.repository) {
             return Ok(());
         }
         Err(Error::refused(format!(

@@ -88,10 +88,7 @@ type ReadFile<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
 impl Config {
     /// Reads and checks the document at `path` and the files that it names.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(read)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, &|name| fs::read(folder.join(name)))
@@ -126,11 +123,8 @@ impl Config {
         let mut by_host = BTreeMap::new();
         for upstream in upstreams {
             let written = upstream.host.clone();
-            let reject = |field: String, message| RejectedUpstream {
-                host: written.clone(),
-                field,
-                message,
-            };
+            let reject =
+                |field: String, message| RejectedUpstream { host: written.clone(), field, message };
             match UpstreamConfig::check(upstream, read_file) {
                 Ok(checked) if by_host.contains_key(&checked.host) => {
                     let message =
@@ -153,9 +147,7 @@ impl Config {
             upstreams: by_host,
             rejected,
             unknown_fields: parsed.unknown_fields,
-            hash: Digest::of(Algorithm::Sha256, text.as_bytes())
-                .hex()
-                .to_owned(),
+            hash: Digest::of(Algorithm::Sha256, text.as_bytes()).hex().to_owned(),
         })
     }
 }
@@ -167,9 +159,7 @@ fn report_token(name: &str, read_file: ReadFile<'_>) -> Result<Secret, String> {
     let bytes = read_file(name).map_err(|error| format!("cannot read {name:?}: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| format!("{name:?} is not text"))?;
     match text.trim() {
-        "" => Err(format!(
-            "{name:?} is empty; write a token into it or leave the field out"
-        )),
+        "" => Err(format!("{name:?} is empty; write a token into it or leave the field out")),
         token => Ok(Secret::new(token.to_owned())),
     }
 }

@@ -17,10 +17,7 @@ fn main() -> ExitCode {
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(
-                clippy::print_stderr,
-                reason = "the log may be what could not be set up"
-            )]
+            #[expect(clippy::print_stderr, reason = "the log may be what could not be set up")]
             {
                 eprintln!("larder-node: {error:#}");
             }
@@ -31,9 +28,7 @@ fn main() -> ExitCode {
 
 fn run(args: larder_node_cache::args::ServeArgs) -> anyhow::Result<()> {
     telemetry::init(args.log, &args.log_level)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(app::serve(args));
     // A read from a hung disk must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

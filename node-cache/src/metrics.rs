@@ -121,11 +121,8 @@ impl Metrics {
     /// Creates every metric in `registry`, which must not have them yet.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let build = IntGauge::with_opts(
-            Opts::new(
-                "larder_node_build_info",
-                "Constant 1, labelled with the version.",
-            )
-            .const_label("version", env!("CARGO_PKG_VERSION")),
+            Opts::new("larder_node_build_info", "Constant 1, labelled with the version.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         build.set(1);
         add(registry, build)?;
@@ -204,10 +201,7 @@ impl Metrics {
                 "larder_node_store_capacity_bytes",
                 "Configured capacity of the store.",
             )?,
-            store_blobs: gauge(
-                "larder_node_store_blobs",
-                "Stored blobs, manifests included.",
-            )?,
+            store_blobs: gauge("larder_node_store_blobs", "Stored blobs, manifests included.")?,
         })
     }
 
@@ -215,8 +209,7 @@ impl Metrics {
     /// from the first request on.
     pub fn announce(&self, host: &UpstreamHost) {
         for outcome in Outcome::ALL {
-            self.requests
-                .with_label_values(&[host.as_str(), outcome.as_str()]);
+            self.requests.with_label_values(&[host.as_str(), outcome.as_str()]);
         }
         self.served.with_label_values(&[host.as_str()]);
         self.fetched.with_label_values(&[host.as_str()]);
@@ -224,9 +217,7 @@ impl Metrics {
 
     /// Counts one answered request.
     pub fn request(&self, host: &UpstreamHost, outcome: Outcome) {
-        self.requests
-            .with_label_values(&[host.as_str(), outcome.as_str()])
-            .inc();
+        self.requests.with_label_values(&[host.as_str(), outcome.as_str()]).inc();
     }
 
     /// Counts one request that never came to an upstream.
@@ -246,34 +237,24 @@ impl Metrics {
 
     /// Counts the end of one download.
     pub fn fill(&self, host: &UpstreamHost, end: FillEnd) {
-        self.fills
-            .with_label_values(&[host.as_str(), end.as_str()])
-            .inc();
+        self.fills.with_label_values(&[host.as_str(), end.as_str()]).inc();
     }
 
     /// How many requests for `host` had this outcome.
     pub fn requests_with(&self, host: &UpstreamHost, outcome: Outcome) -> u64 {
-        self.requests
-            .with_label_values(&[host.as_str(), outcome.as_str()])
-            .get()
+        self.requests.with_label_values(&[host.as_str(), outcome.as_str()]).get()
     }
 
     /// Publishes the pull limit that an upstream announced.
     pub fn set_rate_limit(&self, host: &UpstreamHost, limit: u64, remaining: u64) {
         let value = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.rate_limit
-            .with_label_values(&[host.as_str()])
-            .set(value(limit));
-        self.rate_remaining
-            .with_label_values(&[host.as_str()])
-            .set(value(remaining));
+        self.rate_limit.with_label_values(&[host.as_str()]).set(value(limit));
+        self.rate_remaining.with_label_values(&[host.as_str()]).set(value(remaining));
     }
 
     /// Publishes whether an upstream answers.
     pub fn set_reachable(&self, host: &UpstreamHost, reachable: bool) {
-        self.reachable
-            .with_label_values(&[host.as_str()])
-            .set(i64::from(reachable));
+        self.reachable.with_label_values(&[host.as_str()]).set(i64::from(reachable));
     }
 }
 

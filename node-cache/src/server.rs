@@ -59,11 +59,7 @@ async fn handle(State(pulls): State<Pulls>, request: Request<axum::body::Body>) 
             Ok(request) => pulls.answer(request, started).await,
             Err(refusal) => {
                 pulls.metrics.invalid_request();
-                tracing::debug!(
-                    code = refusal.code.as_str(),
-                    reason = refusal.message,
-                    "refused"
-                );
+                tracing::debug!(code = refusal.code.as_str(), reason = refusal.message, "refused");
                 respond::refusal(&refusal, head)
             }
         }
@@ -92,22 +88,9 @@ impl Pulls {
             tracing::debug!(reason = message, "no such upstream");
             return respond::refusal(&Refusal::new(ErrorCode::NameUnknown, message), head);
         };
-        let ImageRequest {
-            host: _,
-            repository,
-            resource,
-            written,
-        } = image;
-        let place = Place {
-            upstream,
-            repository,
-        };
-        let asked = Asked {
-            resource,
-            headers: request.headers,
-            head,
-            written,
-        };
+        let ImageRequest { host: _, repository, resource, written } = image;
+        let place = Place { upstream, repository };
+        let asked = Asked { resource, headers: request.headers, head, written };
         let (response, outcome) = self.serve(&place, &asked).await;
         self.metrics.request(place.host(), outcome);
         tracing::debug!(
@@ -124,12 +107,7 @@ impl Pulls {
     }
 
     async fn serve(&self, place: &Place, asked: &Asked) -> (Response, Outcome) {
-        let Asked {
-            resource,
-            headers,
-            head,
-            written,
-        } = asked;
+        let Asked { resource, headers, head, written } = asked;
         let head = *head;
         let cache = &self.cache;
         match resource {
@@ -142,9 +120,7 @@ impl Pulls {
                     Ok(found) if headers.accepts(&found.manifest.media_type) => Ok(found),
                     Ok(_) => {
                         let accept = headers.accept.clone().unwrap_or_default();
-                        cache
-                            .manifest_as_accepted(place, reference.clone(), accept)
-                            .await
+                        cache.manifest_as_accepted(place, reference.clone(), accept).await
                     }
                     Err(error) => Err(error),
                 };
@@ -180,20 +156,10 @@ impl Pulls {
                     Err(error) => respond::failure(&error, ErrorCode::NameUnknown, head),
                 }
             }
-            Resource::Referrers {
-                digest,
-                artifact_type,
-                query,
-            } => {
+            Resource::Referrers { digest, artifact_type, query } => {
                 let artifact_type = artifact_type.as_deref();
-                match cache
-                    .referrers(place, digest, artifact_type, query.clone())
-                    .await
-                {
-                    Ok(list) => (
-                        respond::referrers(&list, written, head),
-                        Outcome::PassThrough,
-                    ),
+                match cache.referrers(place, digest, artifact_type, query.clone()).await {
+                    Ok(list) => (respond::referrers(&list, written, head), Outcome::PassThrough),
                     Err(error) => respond::failure(&error, ErrorCode::NameUnknown, head),
                 }
             }

@@ -92,11 +92,7 @@ pub enum StoreError {
 
 /// Attaches the path to an I/O error.
 fn at<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
-    result.map_err(|source| StoreError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    })
+    result.map_err(|source| StoreError::Io { action, path: path.to_owned(), source })
 }
 
 impl Store {
@@ -148,3 +144,6 @@ impl Store {
         files::sync_folder(self.layout.root())
     }
 }
+
+#[cfg(test)]
+mod tests;

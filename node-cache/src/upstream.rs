@@ -139,10 +139,7 @@ impl Upstream {
         request: Request,
         deadline: Instant,
     ) -> Result<Response, UpstreamError> {
-        let base = self.config.endpoints[0]
-            .as_str()
-            .trim_end_matches('/')
-            .to_owned();
+        let base = self.config.endpoints[0].as_str().trim_end_matches('/').to_owned();
         let path = match &request.target {
             Target::Manifest(r, x) => format!("/v2/{r}/manifests/{x}"),
             Target::Blob(r, x) => format!("/v2/{r}/blobs/{x}"),
@@ -167,10 +164,7 @@ impl Upstream {
         let body = match tokio::time::timeout_at(deadline, b.send()).await {
             Ok(Ok(r)) => r,
             other => {
-                return Err(UpstreamError::Unavailable {
-                    host,
-                    reason: format!("{other:?}"),
-                });
+                return Err(UpstreamError::Unavailable { host, reason: format!("{other:?}") });
             }
         };
         match body.status().as_u16() {
@@ -181,24 +175,15 @@ impl Upstream {
                 body,
             }),
             404 => Err(UpstreamError::NotFound { host }),
-            401 | 403 => Err(UpstreamError::Denied {
-                host,
-                reason: "x".into(),
-            }),
+            401 | 403 => Err(UpstreamError::Denied { host, reason: "x".into() }),
             416 => Err(UpstreamError::RangeNotSatisfiable { host }),
-            s => Err(UpstreamError::Unavailable {
-                host,
-                reason: s.to_string(),
-            }),
+            s => Err(UpstreamError::Unavailable { host, reason: s.to_string() }),
         }
     }
 
     /// TEMP
     pub fn health(&self) -> Health {
-        Health {
-            reachable: true,
-            last_error: String::new(),
-        }
+        Health { reachable: true, last_error: String::new() }
     }
     /// TEMP
     pub fn rate_limit(&self) -> Option<RateLimit> {
@@ -237,22 +222,12 @@ impl Response {
     }
     /// TEMP
     pub fn content_length(&self) -> Option<u64> {
-        self.headers
-            .get("content-length")?
-            .to_str()
-            .ok()?
-            .parse()
-            .ok()
+        self.headers.get("content-length")?.to_str().ok()?.parse().ok()
     }
     /// TEMP
     pub fn content_range(&self) -> Option<(u64, u64, Option<u64>)> {
-        let v = self
-            .headers
-            .get("content-range")?
-            .to_str()
-            .ok()?
-            .strip_prefix("bytes ")?
-            .to_owned();
+        let v =
+            self.headers.get("content-range")?.to_str().ok()?.strip_prefix("bytes ")?.to_owned();
         let (r, t) = v.split_once('/')?;
         let (a, b) = r.split_once('-')?;
         Some((a.parse().ok()?, b.parse().ok()?, t.parse().ok()))

@@ -42,28 +42,14 @@ impl Upstreams {
                 }),
             }
         }
-        for RejectedUpstream {
-            host,
-            field,
-            message,
-        } in &rejected
-        {
+        for RejectedUpstream { host, field, message } in &rejected {
             tracing::error!(host, field, reason = message, "an upstream is left out");
         }
         for field in &config.unknown_fields {
-            tracing::warn!(
-                field,
-                "the configuration has a field that this version does not know"
-            );
+            tracing::warn!(field, "the configuration has a field that this version does not know");
         }
-        metrics
-            .upstreams_rejected
-            .set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
-        Self {
-            config,
-            rejected,
-            by_host,
-        }
+        metrics.upstreams_rejected.set(i64::try_from(rejected.len()).unwrap_or(i64::MAX));
+        Self { config, rejected, by_host }
     }
 
     /// The upstream that clients call `host`.

@@ -27,23 +27,21 @@ pub fn start() {
             tokio::time::sleep(BEAT).await;
         }
     });
-    let spawned = thread::Builder::new()
-        .name("watchdog".to_owned())
-        .spawn(move || {
-            let (mut seen, mut missed) = (0, 0);
-            loop {
-                thread::sleep(LOOK);
-                let now = beats.load(Ordering::Relaxed);
-                missed = if now == seen { missed + 1 } else { 0 };
-                seen = now;
-                if missed >= MISSED {
-                    tracing::error!(
-                        "the runtime is stuck; aborting so that containerd falls back at once"
-                    );
-                    std::process::abort();
-                }
+    let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        let (mut seen, mut missed) = (0, 0);
+        loop {
+            thread::sleep(LOOK);
+            let now = beats.load(Ordering::Relaxed);
+            missed = if now == seen { missed + 1 } else { 0 };
+            seen = now;
+            if missed >= MISSED {
+                tracing::error!(
+                    "the runtime is stuck; aborting so that containerd falls back at once"
+                );
+                std::process::abort();
             }
-        });
+        }
+    });
     if let Err(error) = spawned {
         tracing::warn!(%error, "there is no watchdog");
     }

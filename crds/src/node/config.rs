@@ -70,16 +70,11 @@ impl FromStr for MinFree {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some(percent) = text.strip_suffix('%') else {
-            return text
-                .parse()
-                .map(Self::Bytes)
-                .map_err(|error| error.to_string());
+            return text.parse().map(Self::Bytes).map_err(|error| error.to_string());
         };
         match percent.parse::<u8>() {
             Ok(percent) if percent < 100 => Ok(Self::Percent(percent)),
-            _ => Err(format!(
-                "{text:?} is not a share of the disk: write 0% to 99%"
-            )),
+            _ => Err(format!("{text:?} is not a share of the disk: write 0% to 99%")),
         }
     }
 }
@@ -101,9 +96,7 @@ impl Serialize for MinFree {
 
 impl<'de> Deserialize<'de> for MinFree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -280,10 +273,7 @@ pub struct Repositories {
 
 impl Default for Repositories {
     fn default() -> Self {
-        Self {
-            allow: vec!["**".to_owned()],
-            deny: Vec::new(),
-        }
+        Self { allow: vec!["**".to_owned()], deny: Vec::new() }
     }
 }
 

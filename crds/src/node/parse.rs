@@ -49,10 +49,7 @@ impl NodeConfig {
     pub fn parse(text: &str) -> Result<ParsedConfig, ParseError> {
         let mut document: Value = serde_yaml::from_str(text).map_err(ParseError::Yaml)?;
         let Some(mapping) = document.as_mapping_mut() else {
-            return Err(field_error(
-                "",
-                "expected a mapping with apiVersion, kind and upstreams",
-            ));
+            return Err(field_error("", "expected a mapping with apiVersion, kind and upstreams"));
         };
         let entries = match mapping.remove("upstreams") {
             None | Some(Value::Null) => Vec::new(),
@@ -67,25 +64,13 @@ impl NodeConfig {
 
         let mut rejected = Vec::new();
         for (index, entry) in entries.into_iter().enumerate() {
-            let host = entry
-                .get("host")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
+            let host = entry.get("host").and_then(Value::as_str).unwrap_or_default().to_owned();
             match read::<Upstream>(entry, &format!("upstreams[{index}]"), &mut unknown_fields) {
                 Ok(upstream) => config.upstreams.push(upstream),
-                Err((field, message)) => rejected.push(RejectedUpstream {
-                    host,
-                    field,
-                    message,
-                }),
+                Err((field, message)) => rejected.push(RejectedUpstream { host, field, message }),
             }
         }
-        Ok(ParsedConfig {
-            config,
-            rejected,
-            unknown_fields,
-        })
+        Ok(ParsedConfig { config, rejected, unknown_fields })
     }
 }
 
@@ -93,17 +78,11 @@ fn expect(actual: &str, wanted: &str, field: &str) -> Result<(), ParseError> {
     if actual == wanted {
         return Ok(());
     }
-    Err(field_error(
-        field,
-        &format!("{actual:?} is not supported, this version reads {wanted:?}"),
-    ))
+    Err(field_error(field, &format!("{actual:?} is not supported, this version reads {wanted:?}")))
 }
 
 fn field_error(field: &str, message: &str) -> ParseError {
-    ParseError::Field {
-        field: field.to_owned(),
-        message: message.to_owned(),
-    }
+    ParseError::Field { field: field.to_owned(), message: message.to_owned() }
 }
 
 /// Deserialises `value`; an error names the field below `prefix`.
@@ -115,10 +94,7 @@ fn read<T: DeserializeOwned>(
     let mut ignored = |path: serde_ignored::Path<'_>| unknown.push(join(prefix, &path.to_string()));
     let deserializer = serde_ignored::Deserializer::new(value, &mut ignored);
     let mut track = serde_path_to_error::Track::new();
-    let result = T::deserialize(serde_path_to_error::Deserializer::new(
-        deserializer,
-        &mut track,
-    ));
+    let result = T::deserialize(serde_path_to_error::Deserializer::new(deserializer, &mut track));
     result.map_err(|error| (join(prefix, &track.path().to_string()), error.to_string()))
 }
 
@@ -166,11 +142,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(parsed.config.upstreams.len(), 1);
-        let fields: Vec<_> = parsed
-            .rejected
-            .iter()
-            .map(|r| (&*r.host, &*r.field))
-            .collect();
+        let fields: Vec<_> = parsed.rejected.iter().map(|r| (&*r.host, &*r.field)).collect();
         assert_eq!(
             fields,
             [
@@ -180,16 +152,8 @@ mod tests {
                 ("", "upstreams[4]"),
             ]
         );
-        assert!(
-            parsed.rejected[0].message.contains("Anonymous"),
-            "{}",
-            parsed.rejected[0].message
-        );
-        assert!(
-            parsed.rejected[1].message.contains("\"soon\""),
-            "{}",
-            parsed.rejected[1].message
-        );
+        assert!(parsed.rejected[0].message.contains("Anonymous"), "{}", parsed.rejected[0].message);
+        assert!(parsed.rejected[1].message.contains("\"soon\""), "{}", parsed.rejected[1].message);
     }
 
     #[test]
@@ -213,20 +177,9 @@ mod tests {
             }
         }
         let text = "apiVersion: node.larder.dev/v9\nkind: NodeConfig";
-        assert!(
-            NodeConfig::parse(text)
-                .unwrap_err()
-                .to_string()
-                .contains("node.larder.dev/v9")
-        );
-        assert!(matches!(
-            NodeConfig::parse("a: [b"),
-            Err(ParseError::Yaml(_))
-        ));
-        assert!(matches!(
-            NodeConfig::parse("just text"),
-            Err(ParseError::Field { .. })
-        ));
+        assert!(NodeConfig::parse(text).unwrap_err().to_string().contains("node.larder.dev/v9"));
+        assert!(matches!(NodeConfig::parse("a: [b"), Err(ParseError::Yaml(_))));
+        assert!(matches!(NodeConfig::parse("just text"), Err(ParseError::Field { .. })));
     }
 
     #[test]

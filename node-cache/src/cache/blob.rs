@@ -12,12 +12,13 @@ use tokio::{
 use super::{
     Body, ByteRange, Cache, Error, ErrorKind, Place, RangeSpec, blocking,
     download::{Download, Failure, Progress, Stage},
+    proof::Proof,
     reader::{self, Delivery},
 };
 use crate::{
     config::Identity,
     metrics::Outcome,
-    oci::{Digest, Reference},
+    oci::Digest,
     store::Blob,
     upstream::{Request, Target, UpstreamError},
 };
@@ -85,13 +86,11 @@ impl Cache {
         match (stored, wanted) {
             (Some(blob), wanted) => {
                 self.prove(place, digest, proof, deadline).await?;
-                self.serve_stored(place, digest, blob, wanted, deadline)
-                    .await
+                self.serve_stored(place, digest, blob, wanted, deadline).await
             }
             (None, Wanted::Headers) => self.ask_headers(place, digest, deadline).await,
             (None, Wanted::Bytes(range)) => {
-                self.serve_download(place, digest, range, proof, deadline)
-                    .await
+                self.serve_download(place, digest, range, proof, deadline).await
             }
         }
     }
@@ -107,92 +106,6 @@ impl Cache {
         }
     }
 
-    /// A stored blob is served under a repository only after the upstream said once that the
-    /// repository has it: storage is shared, entitlement is not (T8).
-    pub(super) async fn prove(
-        &self,
-        place: &Place,
-        digest: &Digest,
-        proof: Proof,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        if proof == Proof::Link {
-            return Ok(());
-        }
-        let blob = Target::Blob(place.repository.clone(), digest.clone());
-        match self.head(place, blob, deadline).await {
-            Ok(_) => {}
-            // Manifests are stored as blobs, but registries keep the two apart.
-            Err(UpstreamError::NotFound { .. }) => {
-                let reference = Reference::Digest(digest.clone());
-                let manifest = Target::Manifest(place.repository.clone(), reference);
-                self.head(place, manifest, deadline).await?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if let Err(error) = self.links.add(place, digest).await {
-            self.store_failed(&error);
-        }
-        Ok(())
-    }
-
-    async fn head(
-        &self,
-        place: &Place,
-        target: Target,
-        deadline: Instant,
-    ) -> Result<Option<u64>, UpstreamError> {
-        let accept =
-            matches!(target, Target::Manifest(..)).then(|| crate::oci::manifest::ACCEPT.to_owned());
-        let request = Request {
-            method: Method::HEAD,
-            target,
-            accept,
-            range: None,
-            identity: Identity::Configured,
-            first_endpoint: 0,
-        };
-        let response = place.upstream.send(request, deadline).await?;
-        Ok(response.content_length())
-    }
-
-    async fn ask_headers(
-        &self,
-        place: &Place,
-        digest: &Digest,
-        deadline: Instant,
-    ) -> Result<BlobAnswer, Error> {
-        let target = Target::Blob(place.repository.clone(), digest.clone());
-        let total = match self.head(place, target.clone(), deadline).await {
-            // Some registries answer only GET: take its headers and drop the body.
-            Err(UpstreamError::MethodRefused { .. }) => {
-                let request = Request {
-                    method: Method::GET,
-                    target,
-                    accept: None,
-                    range: None,
-                    identity: Identity::Configured,
-                    first_endpoint: 0,
-                };
-                place
-                    .upstream
-                    .send(request, deadline)
-                    .await?
-                    .content_length()
-            }
-            total => total?,
-        };
-        if let Err(error) = self.links.add(place, digest).await {
-            self.store_failed(&error);
-        }
-        Ok(BlobAnswer {
-            total,
-            range: None,
-            body: None,
-            outcome: Outcome::PassThrough,
-        })
-    }
-
     async fn serve_stored(
         self: &Arc<Self>,
         place: &Place,
@@ -204,26 +117,13 @@ impl Cache {
         let total = blob.size;
         let Wanted::Bytes(spec) = wanted else {
             let total = Some(total);
-            return Ok(BlobAnswer {
-                total,
-                range: None,
-                body: None,
-                outcome: Outcome::Hit,
-            });
+            return Ok(BlobAnswer { total, range: None, body: None, outcome: Outcome::Hit });
         };
         if blob.trusted {
             let range = resolve(spec, Some(total))?;
-            let bytes = range.unwrap_or(ByteRange {
-                start: 0,
-                end: total,
-            });
+            let bytes = range.unwrap_or(ByteRange { start: 0, end: total });
             let body = Some(reader::stored(blob.file, bytes, self.delivery(place)));
-            return Ok(BlobAnswer {
-                total: Some(total),
-                range,
-                body,
-                outcome: Outcome::Hit,
-            });
+            return Ok(BlobAnswer { total: Some(total), range, body, outcome: Outcome::Hit });
         }
         // Hashed at 1.6 GB/s: most blobs are verified before their first byte, which also lets a
         // bad one be replaced without the client noticing.
@@ -239,8 +139,7 @@ impl Cache {
             let again = self.serve_download(place, digest, spec, Proof::Link, deadline);
             return Box::pin(again).await;
         }
-        self.follow(place, digest, &verifying, spec, Outcome::Hit, deadline)
-            .await
+        self.follow(place, digest, &verifying, spec, Outcome::Hit, deadline).await
     }
 
     async fn serve_download(
@@ -269,11 +168,7 @@ impl Cache {
                     return Err(Error::unavailable(message));
                 }
             }
-            let outcome = if started {
-                Outcome::Miss
-            } else {
-                Outcome::Joined
-            };
+            let outcome = if started { Outcome::Miss } else { Outcome::Joined };
             attempts = attempts.saturating_sub(1);
             match self.wait_until_open(&download, deadline).await {
                 // Another request's download was stored between our look at the store and here.
@@ -283,16 +178,12 @@ impl Cache {
                     };
                     self.prove(place, digest, proof, deadline).await?;
                     let wanted = Wanted::Bytes(spec);
-                    return self
-                        .serve_stored(place, digest, blob, wanted, deadline)
-                        .await;
+                    return self.serve_stored(place, digest, blob, wanted, deadline).await;
                 }
                 Err(Failure::Mismatch { .. }) if attempts > 0 && Instant::now() < deadline => {}
                 Err(failure) => return Err(failure.into()),
                 Ok(()) => {
-                    return self
-                        .follow(place, digest, &download, spec, outcome, deadline)
-                        .await;
+                    return self.follow(place, digest, &download, spec, outcome, deadline).await;
                 }
             }
         }
@@ -347,20 +238,13 @@ impl Cache {
             && range.start > frontier + AHEAD
             && !progress.borrow().is_over()
         {
-            return self
-                .fetch_aside(place, digest, download, range, total, deadline)
-                .await;
+            return self.fetch_aside(place, digest, download, range, total, deadline).await;
         }
         let start = range.map_or(0, |range| range.start);
         let end = range.map(|range| range.end).or(total);
         let stall = place.upstream.config().timeouts.stall;
         let body = reader::following(progress, start, end, stall, self.delivery(place));
-        Ok(BlobAnswer {
-            total,
-            range,
-            body: Some(body),
-            outcome,
-        })
+        Ok(BlobAnswer { total, range, body: Some(body), outcome })
     }
 
     /// Fetches a range far ahead of the download by an upstream range of its own.
@@ -395,10 +279,7 @@ impl Cache {
                     ));
                 }
             },
-            _ if response
-                .content_length()
-                .is_some_and(|length| length != total) =>
-            {
+            _ if response.content_length().is_some_and(|length| length != total) => {
                 return Err(Error::unavailable("the upstream's blob has another length"));
             }
             _ => range.start,
@@ -409,12 +290,7 @@ impl Cache {
         let delivery = self.delivery(place);
         let body = reader::passing(response, skip, len, stall, fetched, delivery, permit);
         let (total, range, body) = (Some(total), Some(range), Some(body));
-        Ok(BlobAnswer {
-            total,
-            range,
-            body,
-            outcome: Outcome::PassThrough,
-        })
+        Ok(BlobAnswer { total, range, body, outcome: Outcome::PassThrough })
     }
 
     pub(super) fn delivery(&self, place: &Place) -> Delivery {
@@ -425,13 +301,6 @@ impl Cache {
     pub fn buffered(&self, place: &Place, bytes: Bytes) -> Body {
         reader::buffered(bytes, &self.delivery(place))
     }
-}
-
-/// Whether the repository is known to have the content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proof {
-    Link,
-    Missing,
 }
 
 fn snapshot(progress: &watch::Receiver<Progress>) -> (Option<u64>, u64) {

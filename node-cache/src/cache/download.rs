@@ -126,12 +126,7 @@ const SIDE_RANGES: usize = 4;
 
 impl Download {
     fn new(origin: Option<PlaceKey>) -> Self {
-        let start = Progress {
-            frontier: 0,
-            total: None,
-            stage: Stage::Opening,
-            file: None,
-        };
+        let start = Progress { frontier: 0, total: None, stage: Stage::Opening, file: None };
         Self {
             origin,
             progress: watch::Sender::new(start),
@@ -171,15 +166,7 @@ impl Downloads {
         cancel: CancellationToken,
     ) -> Self {
         let active = Mutex::default();
-        Self {
-            active,
-            setbacks: Setbacks::default(),
-            store,
-            links,
-            metrics,
-            tasks,
-            cancel,
-        }
+        Self { active, setbacks: Setbacks::default(), store, links, metrics, tasks, cancel }
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Download>>> {
@@ -271,27 +258,13 @@ impl Downloads {
                 tracing::info!(%upstream, %repository, %digest, bytes, elapsed_ms, outcome, "fill");
                 false
             }
-            Err(fill::Ended {
-                failure: Failure::Stored,
-                ..
-            }) => false,
+            Err(fill::Ended { failure: Failure::Stored, .. }) => false,
             Err(ended) => {
-                let fill::Ended {
-                    failure,
-                    held,
-                    next_endpoint,
-                } = ended;
+                let fill::Ended { failure, held, next_endpoint } = ended;
                 let mismatch = matches!(failure, Failure::Mismatch { .. });
-                let end = if mismatch {
-                    FillEnd::Mismatch
-                } else {
-                    FillEnd::Interrupted
-                };
+                let end = if mismatch { FillEnd::Mismatch } else { FillEnd::Interrupted };
                 if bytes > 0 {
-                    let setback = Setback {
-                        held: *held,
-                        next_endpoint: *next_endpoint,
-                    };
+                    let setback = Setback { held: *held, next_endpoint: *next_endpoint };
                     self.setbacks.record(digest, setback);
                 }
                 self.metrics.fill(upstream, end);
@@ -312,9 +285,7 @@ impl Downloads {
             drop(active);
         }
         if let Err(ended) = result {
-            download
-                .progress
-                .send_modify(|p| p.stage = Stage::Failed(ended.failure));
+            download.progress.send_modify(|p| p.stage = Stage::Failed(ended.failure));
         }
     }
 

@@ -33,24 +33,15 @@ pub enum ErrorKind {
 
 impl Error {
     pub(super) fn refused(message: String) -> Self {
-        Self {
-            kind: ErrorKind::Refused,
-            message,
-        }
+        Self { kind: ErrorKind::Refused, message }
     }
 
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Unavailable,
-            message: message.into(),
-        }
+        Self { kind: ErrorKind::Unavailable, message: message.into() }
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::NotFound,
-            message: message.into(),
-        }
+        Self { kind: ErrorKind::NotFound, message: message.into() }
     }
 
     /// Whether an older answer may be given instead: never after a 401, 403 or 404.

@@ -7,15 +7,16 @@
 //! ```
 //! A connection that breaks or falls silent is replaced where it stopped; clients notice nothing.
 
-use std::{sync::Arc, time::Duration};
+mod sink;
+mod source;
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use futures_util::FutureExt;
-use http::{Method, StatusCode};
 use prometheus::IntCounter;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -24,12 +25,12 @@ use super::{
     links::Links,
 };
 use crate::{
-    config::Identity,
     metrics::FillEnd,
     oci::{Digest, Hasher},
     store::{Partial, Store, StoreError},
-    upstream::{Request, Response, Target, UpstreamError},
 };
+use sink::{Sink, Writing};
+use source::Source;
 
 /// What one download needs.
 pub(super) struct Fill {
@@ -55,30 +56,6 @@ pub(super) struct Ended {
 
 /// Bytes collected while the previous ones are being written.
 const BATCH: usize = 1 << 20;
-/// Steps in which a download of unknown length reserves space.
-const RESERVE_STEP: u64 = 64 << 20;
-/// Attempts in a row that bring no new byte, before the download is given up.
-const FRUITLESS: u32 = 4;
-/// Pause before the second and later attempts in a row.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// The file, the hash and the frontier. It moves to the blocking pool and back with every batch.
-struct Sink {
-    partial: Partial,
-    hasher: Hasher,
-    frontier: u64,
-    reserved: u64,
-    progress: watch::Sender<Progress>,
-}
-
-/// An upstream's answer, positioned at the frontier.
-struct Source {
-    response: Response,
-    total: Option<u64>,
-    /// Bytes to throw away first: the upstream ignored the range.
-    skip: u64,
-}
-
 /// Why the bytes stopped coming.
 enum Pause {
     /// The body ended where it should.
@@ -91,11 +68,7 @@ enum Pause {
 
 impl Fill {
     pub(super) async fn run(self, progress: watch::Sender<Progress>) -> Result<FillEnd, Ended> {
-        let failed = |failure, held| Ended {
-            failure,
-            held,
-            next_endpoint: self.first_endpoint,
-        };
+        let failed = |failure, held| Ended { failure, held, next_endpoint: self.first_endpoint };
         let opened = self.open(&progress).await;
         let opened = opened.map_err(|error| failed(store_failure(&error), 0))?;
         let Some((partial, held)) = opened else {
@@ -129,10 +102,7 @@ impl Fill {
         };
         if let Err(error) = self.links.add(&self.place, &self.digest).await {
             // The bytes can be served to this client all the same; the next one costs a HEAD.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot write a link"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot write a link");
         }
         let total = source.total;
         if total.is_some_and(|total| total < sink.frontier) {
@@ -165,11 +135,7 @@ impl Fill {
                     return Err(failed(store_failure(&error), before));
                 }
             };
-            fruitless = if sink.frontier > before {
-                0
-            } else {
-                fruitless + 1
-            };
+            fruitless = if sink.frontier > before { 0 } else { fruitless + 1 };
             let (reason, next) = match pause {
                 Pause::Complete => break,
                 Pause::Broken(reason) => (reason, endpoint),
@@ -186,11 +152,7 @@ impl Fill {
                         reason,
                     });
                     self.give_up(&partial).await;
-                    return Err(Ended {
-                        failure,
-                        held: sink.frontier,
-                        next_endpoint: next,
-                    });
+                    return Err(Ended { failure, held: sink.frontier, next_endpoint: next });
                 }
             };
         }
@@ -222,100 +184,6 @@ impl Fill {
         Ok(opened)
     }
 
-    /// Asks for the bytes from `from` on.
-    async fn connect(
-        &self,
-        from: u64,
-        endpoint: usize,
-        deadline: Instant,
-    ) -> Result<Source, UpstreamError> {
-        match self.ask(from, endpoint, deadline).await {
-            // What is held is as long as the whole, or longer: the last byte decides which.
-            Err(UpstreamError::RangeNotSatisfiable { .. }) if from > 0 => {
-                self.ask(0, endpoint, deadline).await.map(|source| Source {
-                    skip: from,
-                    ..source
-                })
-            }
-            result => result,
-        }
-    }
-
-    async fn ask(
-        &self,
-        from: u64,
-        endpoint: usize,
-        deadline: Instant,
-    ) -> Result<Source, UpstreamError> {
-        let request = |range| Request {
-            method: Method::GET,
-            target: Target::Blob(self.place.repository.clone(), self.digest.clone()),
-            accept: None,
-            range,
-            identity: Identity::Configured,
-            first_endpoint: endpoint,
-        };
-        let ranged = (from > 0).then_some((from, None));
-        let response = self.place.upstream.send(request(ranged), deadline).await?;
-        if response.status == StatusCode::PARTIAL_CONTENT {
-            match response.content_range() {
-                Some((start, _, total)) if start == from => {
-                    return Ok(Source {
-                        total,
-                        skip: 0,
-                        response,
-                    });
-                }
-                // It sends another range than it was asked for: take the whole and skip.
-                _ => {
-                    drop(response);
-                    let response = self.place.upstream.send(request(None), deadline).await?;
-                    return Ok(Source {
-                        total: response.content_length(),
-                        skip: from,
-                        response,
-                    });
-                }
-            }
-        }
-        Ok(Source {
-            total: response.content_length(),
-            skip: from,
-            response,
-        })
-    }
-
-    /// Replaces a broken connection, for at most as long as a client may be left without a byte.
-    /// `Err(None)` means that no endpoint could take over in time.
-    async fn resume(
-        &self,
-        frontier: u64,
-        total: Option<u64>,
-        first: usize,
-        mut fruitless: u32,
-    ) -> Result<Source, Option<Failure>> {
-        let stall = self.place.upstream.config().timeouts.stall;
-        // Half of the time was spent waiting, if it fell silent.
-        let deadline = Instant::now() + stall / 2;
-        let mut endpoint = first;
-        loop {
-            if fruitless >= FRUITLESS || Instant::now() >= deadline {
-                return Err(None);
-            }
-            if fruitless > 0 {
-                sleep(PAUSE * fruitless).await;
-            }
-            match self.connect(frontier, endpoint, deadline).await {
-                Ok(source) if total.is_none() || source.total == total => return Ok(source),
-                Ok(_) => tracing::warn!(digest = %self.digest, "an endpoint has another length"),
-                Err(UpstreamError::Unavailable { .. }) => {}
-                Err(error) => return Err(Some(error.into())),
-            }
-            endpoint += 1;
-            fruitless += 1;
-        }
-    }
-
     /// Moves bytes until the body ends, breaks or falls silent.
     async fn pump(
         &self,
@@ -323,11 +191,7 @@ impl Fill {
         source: Source,
         total: Option<u64>,
     ) -> (Result<Sink, StoreError>, Pause) {
-        let Source {
-            mut response,
-            mut skip,
-            total: _,
-        } = source;
+        let Source { mut response, mut skip, total: _ } = source;
         let silence = self.place.upstream.config().timeouts.stall / 2;
         let mut received = sink.frontier;
         let mut sink = Writing::Idle(sink);
@@ -383,13 +247,7 @@ impl Fill {
     /// Compares the digest. The last byte is released as soon as it is right; making the file
     /// durable is off the client's path.
     async fn conclude(&self, sink: Sink, pieced: bool) -> Result<FillEnd, Ended> {
-        let Sink {
-            partial,
-            hasher,
-            frontier,
-            reserved: _,
-            progress,
-        } = sink;
+        let Sink { partial, hasher, frontier, reserved: _, progress } = sink;
         if hasher.finish() == self.digest {
             progress.send_modify(|progress| {
                 progress.total = Some(frontier);
@@ -417,19 +275,12 @@ impl Fill {
     async fn reject(&self, partial: Partial, pieced: bool) -> Ended {
         let store = self.store.clone();
         if let Err(error) = blocking(move || store.quarantine_partial(&partial)).await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "quarantine failed"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "quarantine failed");
         }
         self.quarantined.inc();
         let from = self.place.host().to_string();
         let next_endpoint = self.first_endpoint + 1;
-        Ended {
-            failure: Failure::Mismatch { from, pieced },
-            held: 0,
-            next_endpoint,
-        }
+        Ended { failure: Failure::Mismatch { from, pieced }, held: 0, next_endpoint }
     }
 
     /// Keeps what came for a later attempt; an empty file is removed.
@@ -448,72 +299,7 @@ impl Fill {
     }
 }
 
-impl Sink {
-    /// Hashes the first `held` bytes of the file.
-    fn rehash(mut self, held: u64) -> Result<Self, StoreError> {
-        while self.frontier < held {
-            let step = usize::try_from(held - self.frontier)
-                .unwrap_or(BATCH)
-                .min(BATCH);
-            let bytes = self.partial.read_at(self.frontier, step)?;
-            if bytes.is_empty() {
-                break;
-            }
-            self.hasher.update(&bytes);
-            self.frontier += bytes.len() as u64;
-            self.publish();
-        }
-        Ok(self)
-    }
-
-    fn write(mut self, batch: &[Bytes]) -> Result<Self, StoreError> {
-        for bytes in batch {
-            let end = self.frontier + bytes.len() as u64;
-            if self.progress.borrow().total.is_none() && end > self.reserved {
-                self.reserved = end.next_multiple_of(RESERVE_STEP);
-                self.partial.reserve(self.reserved)?;
-            }
-            self.partial.write_at(self.frontier, bytes)?;
-            self.hasher.update(bytes);
-            self.frontier = end;
-        }
-        self.publish();
-        Ok(self)
-    }
-
-    fn publish(&self) {
-        self.progress
-            .send_modify(|progress| progress.frontier = self.frontier);
-    }
-}
-
-/// The sink, or the batch that has it.
-enum Writing {
-    Idle(Sink),
-    Busy(tokio::task::JoinHandle<Result<Sink, StoreError>>),
-}
-
-impl Writing {
-    async fn settle(self) -> Result<Sink, StoreError> {
-        match self {
-            Self::Idle(sink) => Ok(sink),
-            Self::Busy(task) => match task.await {
-                Ok(result) => result,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Err(StoreError::ShuttingDown),
-                },
-            },
-        }
-    }
-}
-
 fn store_failure(error: &StoreError) -> Failure {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        "the store failed in a download"
-    );
-    Failure::Store {
-        reason: error.to_string(),
-    }
+    tracing::error!(error = error as &dyn std::error::Error, "the store failed in a download");
+    Failure::Store { reason: error.to_string() }
 }

@@ -67,20 +67,12 @@ mod tests {
             (1_000_000, &policy(0, 60, &["v*"]), Freshness::Fresh),
             (1, &policy(0, 0, &[]), Freshness::Revalidate),
             // The clock jumped back by a year (F12).
-            (
-                -31_536_000,
-                &policy(10, 60, &[]),
-                Freshness::RevalidateOrStale,
-            ),
+            (-31_536_000, &policy(10, 60, &[]), Freshness::RevalidateOrStale),
         ];
         for (age, policy, expected) in table {
             let checked_at = Timestamp::from_second(now.as_second() - age).unwrap();
             let digest = Digest::of(Algorithm::Sha256, b"");
-            let record = TagRecord {
-                digest,
-                checked_at,
-                modified_at: checked_at,
-            };
+            let record = TagRecord { digest, checked_at, modified_at: checked_at };
             let tag = "v1".parse().unwrap();
             assert_eq!(freshness(&record, policy, &tag, now), expected, "age {age}");
         }

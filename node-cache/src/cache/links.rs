@@ -23,10 +23,7 @@ const KNOWN: u64 = 20_000;
 
 impl Links {
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self {
-            store,
-            known: Cache::new(KNOWN),
-        }
+        Self { store, known: Cache::new(KNOWN) }
     }
 
     /// Whether the upstream was seen to have `digest` in this repository.

@@ -50,11 +50,7 @@ impl Cache {
         let list: TagList = serde_json::from_slice(&body)
             .map_err(|_| Error::unavailable("the upstream's answer is not a tag list"))?;
         let body = json!({"name": name, "tags": list.tags.unwrap_or_default()});
-        Ok(ListAnswer {
-            body: Bytes::from(body.to_string()),
-            next,
-            filters_applied: None,
-        })
+        Ok(ListAnswer { body: Bytes::from(body.to_string()), next, filters_applied: None })
     }
 
     /// `GET /v2/<name>/referrers/<digest>`. An upstream without that API is asked for the tag that
@@ -81,19 +77,12 @@ impl Cache {
                     .map(str::to_owned);
                 let body = self.read_list(place, response, deadline).await?;
                 if is_index(&body) {
-                    return Ok(ListAnswer {
-                        body,
-                        next,
-                        filters_applied,
-                    });
+                    return Ok(ListAnswer { body, next, filters_applied });
                 }
-                Err(Error::unavailable(
-                    "the upstream's list of referrers is no image index",
-                ))
+                Err(Error::unavailable("the upstream's list of referrers is no image index"))
             }
             Err(UpstreamError::NotFound { .. } | UpstreamError::MethodRefused { .. }) => {
-                self.referrers_by_tag(place, digest, artifact_type, deadline)
-                    .await
+                self.referrers_by_tag(place, digest, artifact_type, deadline).await
             }
             Err(error) => Err(error.into()),
         }
@@ -111,9 +100,7 @@ impl Cache {
             Some(tag) => {
                 let identity = super::tag::listing_identity(place);
                 let reference = Reference::Tag(tag);
-                let found = self
-                    .fetch_manifest_by_tag(place, reference, identity, deadline)
-                    .await;
+                let found = self.fetch_manifest_by_tag(place, reference, identity, deadline).await;
                 match found {
                     Ok(found) if found.media_type == manifest::OCI_INDEX => found.bytes.clone(),
                     Ok(_) => empty_index(),
@@ -123,18 +110,10 @@ impl Cache {
             }
         };
         let Some(wanted) = artifact_type else {
-            return Ok(ListAnswer {
-                body,
-                next: None,
-                filters_applied: None,
-            });
+            return Ok(ListAnswer { body, next: None, filters_applied: None });
         };
         let filters_applied = Some("artifactType".to_owned());
-        Ok(ListAnswer {
-            body: filter_index(&body, wanted),
-            next: None,
-            filters_applied,
-        })
+        Ok(ListAnswer { body: filter_index(&body, wanted), next: None, filters_applied })
     }
 
     async fn ask_list(
@@ -200,17 +179,12 @@ fn next_query(headers: &HeaderMap) -> Option<String> {
     let link = headers.get(header::LINK)?.to_str().ok()?;
     let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = parameters.split(';').any(|parameter| {
-        parameter
-            .trim()
-            .split_once('=')
-            .is_some_and(|(name, value)| {
-                name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"') == "next"
-            })
+        parameter.trim().split_once('=').is_some_and(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"') == "next"
+        })
     });
     let (_, query) = url.split_once('?')?;
-    let safe = query
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !b"<>\"#".contains(&byte));
+    let safe = query.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"#".contains(&byte));
     (is_next && safe && query.len() <= 1024).then(|| query.to_owned())
 }
 
@@ -221,14 +195,8 @@ mod tests {
     #[test]
     fn the_next_page_is_taken_from_the_link_without_its_host() {
         let table = [
-            (
-                "</v2/x/tags/list?n=2&last=b>; rel=\"next\"",
-                Some("n=2&last=b"),
-            ),
-            (
-                "<https://other.example/v2/x/tags/list?last=b>; rel=next",
-                Some("last=b"),
-            ),
+            ("</v2/x/tags/list?n=2&last=b>; rel=\"next\"", Some("n=2&last=b")),
+            ("<https://other.example/v2/x/tags/list?last=b>; rel=next", Some("last=b")),
             ("</v2/x/tags/list?n=2>; rel=\"prev\"", None),
             ("</v2/x/tags/list>; rel=\"next\"", None),
             ("</v2/x?a=<b>>; rel=\"next\"", None),

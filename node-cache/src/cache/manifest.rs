@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use moka::{future, sync};
 use tokio::time::Instant;
 
-use super::{Cache, Error, Place, PlaceKey, blob::Proof, blocking};
+use super::{Cache, Error, Place, PlaceKey, blocking, proof::Proof};
 use crate::{
     config::Identity,
     metrics::Outcome,
@@ -55,10 +55,7 @@ impl Default for Manifests {
             u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
         };
         Self {
-            recent: sync::Cache::builder()
-                .max_capacity(RECENT_BYTES)
-                .weigher(weigh)
-                .build(),
+            recent: sync::Cache::builder().max_capacity(RECENT_BYTES).weigher(weigh).build(),
             // Only joins what is under way: the outcome is removed as soon as it is there.
             fetches: future::Cache::builder()
                 .max_capacity(1_000)
@@ -84,9 +81,7 @@ impl Cache {
 
     /// Counts a pull of the manifest, for the catalog.
     pub fn count_pull(&self, place: &Place, digest: &Digest) {
-        self.store
-            .usage()
-            .record(place.host(), &place.repository, digest, Timestamp::now());
+        self.store.usage().record(place.host(), &place.repository, digest, Timestamp::now());
     }
 
     pub(super) async fn manifest_by_digest(
@@ -99,31 +94,14 @@ impl Cache {
             let linked = self.links.has(place, digest).await?;
             let proof = if linked { Proof::Link } else { Proof::Missing };
             self.prove(place, digest, proof, deadline).await?;
-            return Ok(ManifestAnswer {
-                manifest,
-                outcome: Outcome::Hit,
-                stale: false,
-            });
+            return Ok(ManifestAnswer { manifest, outcome: Outcome::Hit, stale: false });
         }
         let key = (place.key(), digest.clone());
         let fetch = self.fetch_manifest(place, digest, deadline);
-        let entry = self
-            .manifests
-            .fetches
-            .entry(key.clone())
-            .or_insert_with(fetch)
-            .await;
+        let entry = self.manifests.fetches.entry(key.clone()).or_insert_with(fetch).await;
         self.manifests.fetches.invalidate(&key).await;
-        let outcome = if entry.is_fresh() {
-            Outcome::Miss
-        } else {
-            Outcome::Joined
-        };
-        Ok(ManifestAnswer {
-            manifest: entry.into_value()?,
-            outcome,
-            stale: false,
-        })
+        let outcome = if entry.is_fresh() { Outcome::Miss } else { Outcome::Joined };
+        Ok(ManifestAnswer { manifest: entry.into_value()?, outcome, stale: false })
     }
 
     /// A manifest from memory or disk. Manifests are hashed at every read from disk: they are
@@ -138,9 +116,7 @@ impl Cache {
         match read {
             ReadManifest::Good(manifest) => {
                 let manifest = Arc::new(manifest);
-                self.manifests
-                    .recent
-                    .insert(digest.clone(), manifest.clone());
+                self.manifests.recent.insert(digest.clone(), manifest.clone());
                 Ok(Some(manifest))
             }
             ReadManifest::None => Ok(None),
@@ -163,9 +139,7 @@ impl Cache {
         let mut problem = Error::unavailable("the upstream gave no manifest");
         for first_endpoint in 0..endpoints.max(2) {
             let request = manifest_request(manifest_target(place, digest), first_endpoint);
-            let fetched = self
-                .receive_manifest(place, request, Some(digest), deadline)
-                .await?;
+            let fetched = self.receive_manifest(place, request, Some(digest), deadline).await?;
             match fetched {
                 Ok(manifest) => return Ok(self.keep_manifest(place, manifest)),
                 Err(error) => problem = error,
@@ -183,13 +157,8 @@ impl Cache {
         deadline: Instant,
     ) -> Result<Arc<Manifest>, Error> {
         let target = Target::Manifest(place.repository.clone(), reference);
-        let request = Request {
-            identity,
-            ..manifest_request(target, 0)
-        };
-        let manifest = self
-            .receive_manifest(place, request, None, deadline)
-            .await??;
+        let request = Request { identity, ..manifest_request(target, 0) };
+        let manifest = self.receive_manifest(place, request, None, deadline).await??;
         Ok(self.keep_manifest(place, manifest))
     }
 
@@ -211,9 +180,7 @@ impl Cache {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error.into())),
         };
-        self.metrics
-            .fetched(place.host())
-            .inc_by(bytes.len() as u64);
+        self.metrics.fetched(place.host()).inc_by(bytes.len() as u64);
         let algorithm = wanted.map_or(crate::oci::Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         if wanted.is_some_and(|wanted| *wanted != digest) {
@@ -221,24 +188,16 @@ impl Cache {
             let message = format!("{} sent a manifest with another digest", place.host());
             return Ok(Err(Error::unavailable(message)));
         }
-        Ok(
-            match manifest::media_type(&bytes, content_type.as_deref()) {
-                Ok(media_type) => Ok(Manifest {
-                    digest,
-                    media_type,
-                    bytes,
-                }),
-                Err(error) => Err(Error::unavailable(format!("{}: {error}", place.host()))),
-            },
-        )
+        Ok(match manifest::media_type(&bytes, content_type.as_deref()) {
+            Ok(media_type) => Ok(Manifest { digest, media_type, bytes }),
+            Err(error) => Err(Error::unavailable(format!("{}: {error}", place.host()))),
+        })
     }
 
     /// Keeps a verified manifest: in memory at once, on disk off the client's path.
     fn keep_manifest(self: &Arc<Self>, place: &Place, manifest: Manifest) -> Arc<Manifest> {
         let manifest = Arc::new(manifest);
-        self.manifests
-            .recent
-            .insert(manifest.digest.clone(), manifest.clone());
+        self.manifests.recent.insert(manifest.digest.clone(), manifest.clone());
         let (cache, place, kept) = (self.clone(), place.clone(), manifest.clone());
         self.tasks.spawn(async move {
             let linked = cache.links.add(&place, &kept.digest);
@@ -263,20 +222,10 @@ impl Cache {
         Self::check_policy(place)?;
         let identity = super::tag::listing_identity(place);
         let target = Target::Manifest(place.repository.clone(), reference);
-        let request = Request {
-            accept: Some(accept),
-            identity,
-            ..manifest_request(target, 0)
-        };
-        let manifest = self
-            .receive_manifest(place, request, None, super::deadline())
-            .await??;
+        let request = Request { accept: Some(accept), identity, ..manifest_request(target, 0) };
+        let manifest = self.receive_manifest(place, request, None, super::deadline()).await??;
         let manifest = Arc::new(manifest);
-        Ok(ManifestAnswer {
-            manifest,
-            outcome: Outcome::PassThrough,
-            stale: false,
-        })
+        Ok(ManifestAnswer { manifest, outcome: Outcome::PassThrough, stale: false })
     }
 
     /// Writes where a tag points, off the client's path.
@@ -323,11 +272,9 @@ fn read_manifest(store: &Store, digest: &Digest) -> Result<ReadManifest, crate::
     };
     // A blob that is no manifest may be asked for as one; the upstream will say that it is none.
     Ok(match manifest::media_type(&bytes, None) {
-        Ok(media_type) => ReadManifest::Good(Manifest {
-            digest: digest.clone(),
-            media_type,
-            bytes,
-        }),
+        Ok(media_type) => {
+            ReadManifest::Good(Manifest { digest: digest.clone(), media_type, bytes })
+        }
         Err(_) => ReadManifest::None,
     })
 }

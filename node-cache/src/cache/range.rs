@@ -43,14 +43,10 @@ impl RangeSpec {
     pub fn resolve(self, total: u64) -> Option<ByteRange> {
         let range = match self {
             Self::From(start) => ByteRange { start, end: total },
-            Self::Between(start, last) => ByteRange {
-                start,
-                end: total.min(last.saturating_add(1)),
-            },
-            Self::Last(length) => ByteRange {
-                start: total.saturating_sub(length),
-                end: total,
-            },
+            Self::Between(start, last) => {
+                ByteRange { start, end: total.min(last.saturating_add(1)) }
+            }
+            Self::Last(length) => ByteRange { start: total.saturating_sub(length), end: total },
         };
         (range.start < range.end).then_some(range)
     }
@@ -85,10 +81,7 @@ mod tests {
             ("bytes=5-9", Some(RangeSpec::Between(5, 9))),
             ("bytes=-7", Some(RangeSpec::Last(7))),
             ("Bytes= 5-9", Some(RangeSpec::Between(5, 9))),
-            (
-                "bytes=99999999999999999999-",
-                Some(RangeSpec::From(u64::MAX)),
-            ),
+            ("bytes=99999999999999999999-", Some(RangeSpec::From(u64::MAX))),
             ("bytes=9-5", None),
             ("bytes=0-1,4-5", None),
             ("bytes=", None),

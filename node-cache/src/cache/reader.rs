@@ -45,18 +45,13 @@ const BUFFER_MAX: u64 = 1 << 20;
 
 impl OpenStreams {
     pub(super) fn new(gauge: IntGauge) -> Self {
-        Self {
-            count: Arc::default(),
-            gauge,
-        }
+        Self { count: Arc::default(), gauge }
     }
 
     fn enter(&self) -> OpenStream {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.gauge.inc();
-        OpenStream {
-            streams: self.clone(),
-        }
+        OpenStream { streams: self.clone() }
     }
 }
 
@@ -86,10 +81,7 @@ pub(super) struct Delivery {
 
 impl Delivery {
     pub(super) fn new(streams: &OpenStreams, served: IntCounter) -> Self {
-        Self {
-            stream: streams.enter(),
-            served,
-        }
+        Self { stream: streams.enter(), served }
     }
 
     async fn read(&self, file: Arc<File>, offset: u64, end: u64) -> Result<Bytes, Truncated> {
@@ -101,12 +93,8 @@ impl Delivery {
                 self.served.inc_by(bytes.len() as u64);
                 Ok(bytes)
             }
-            Ok(Ok(_)) => Err(Truncated(
-                "the stored file is shorter than it was".to_owned(),
-            )),
-            Ok(Err(error)) => Err(Truncated(format!(
-                "the stored file cannot be read: {error}"
-            ))),
+            Ok(Ok(_)) => Err(Truncated("the stored file is shorter than it was".to_owned())),
+            Ok(Err(error)) => Err(Truncated(format!("the stored file cannot be read: {error}"))),
             Err(error) => Err(Truncated(error.to_string())),
         }
     }
@@ -114,20 +102,14 @@ impl Delivery {
 
 /// The bytes of a stored and trusted file.
 pub(super) fn stored(file: Arc<File>, range: ByteRange, delivery: Delivery) -> Body {
-    Box::pin(stream::try_unfold(
-        (file, range, delivery),
-        |(file, range, delivery)| async move {
-            if range.start == range.end {
-                return Ok(None);
-            }
-            let bytes = delivery.read(file.clone(), range.start, range.end).await?;
-            let rest = ByteRange {
-                start: range.start + bytes.len() as u64,
-                ..range
-            };
-            Ok(Some((bytes, (file, rest, delivery))))
-        },
-    ))
+    Box::pin(stream::try_unfold((file, range, delivery), |(file, range, delivery)| async move {
+        if range.start == range.end {
+            return Ok(None);
+        }
+        let bytes = delivery.read(file.clone(), range.start, range.end).await?;
+        let rest = ByteRange { start: range.start + bytes.len() as u64, ..range };
+        Ok(Some((bytes, (file, rest, delivery))))
+    }))
 }
 
 /// Bytes that are already in memory.
@@ -146,32 +128,27 @@ pub(super) fn following(
     delivery: Delivery,
 ) -> Body {
     let state = (progress, start, delivery);
-    Box::pin(stream::try_unfold(
-        state,
-        move |(mut progress, position, delivery)| async move {
-            if end == Some(position) {
-                return Ok(None);
-            }
-            let moved = progress.wait_for(|p| p.visible() > position || p.is_over());
-            let (file, limit) = match timeout(stall, moved).await {
-                Err(_) => return Err(Truncated("the upstream is silent".to_owned())),
-                Ok(Err(_)) => return Err(Truncated("the download was dropped".to_owned())),
-                Ok(Ok(now)) => match (&now.stage, now.visible()) {
-                    (_, visible) if visible > position => (now.file.clone(), visible),
-                    (Stage::Failed(failure), _) => return Err(Truncated(failure.to_string())),
-                    _ => return Ok(None),
-                },
-            };
-            let Some(file) = file else {
-                return Err(Truncated("there is no file".to_owned()));
-            };
-            let bytes = delivery
-                .read(file, position, end.unwrap_or(limit).min(limit))
-                .await?;
-            let next = position + bytes.len() as u64;
-            Ok(Some((bytes, (progress, next, delivery))))
-        },
-    ))
+    Box::pin(stream::try_unfold(state, move |(mut progress, position, delivery)| async move {
+        if end == Some(position) {
+            return Ok(None);
+        }
+        let moved = progress.wait_for(|p| p.visible() > position || p.is_over());
+        let (file, limit) = match timeout(stall, moved).await {
+            Err(_) => return Err(Truncated("the upstream is silent".to_owned())),
+            Ok(Err(_)) => return Err(Truncated("the download was dropped".to_owned())),
+            Ok(Ok(now)) => match (&now.stage, now.visible()) {
+                (_, visible) if visible > position => (now.file.clone(), visible),
+                (Stage::Failed(failure), _) => return Err(Truncated(failure.to_string())),
+                _ => return Ok(None),
+            },
+        };
+        let Some(file) = file else {
+            return Err(Truncated("there is no file".to_owned()));
+        };
+        let bytes = delivery.read(file, position, end.unwrap_or(limit).min(limit)).await?;
+        let next = position + bytes.len() as u64;
+        Ok(Some((bytes, (progress, next, delivery))))
+    }))
 }
 
 /// Passes an upstream's own answer to a range on, `len` bytes after the first `skip`; not verified
@@ -194,9 +171,7 @@ pub(super) fn passing(
             }
             let silent = || Truncated("the upstream is silent".to_owned());
             loop {
-                let chunk = timeout(stall, response.chunk())
-                    .await
-                    .map_err(|_| silent())?;
+                let chunk = timeout(stall, response.chunk()).await.map_err(|_| silent())?;
                 let Some(mut bytes) = chunk.map_err(|error| Truncated(error.to_string()))? else {
                     return Err(Truncated("the upstream's body ended early".to_owned()));
                 };
@@ -208,10 +183,7 @@ pub(super) fn passing(
                 if !bytes.is_empty() {
                     delivery.served.inc_by(bytes.len() as u64);
                     let rest = len - bytes.len() as u64;
-                    return Ok(Some((
-                        bytes,
-                        ((response, 0, rest, delivery, permit), fetched),
-                    )));
+                    return Ok(Some((bytes, ((response, 0, rest, delivery, permit), fetched))));
                 }
             }
         },

@@ -30,12 +30,7 @@ const MEMORY: Duration = Duration::from_secs(30);
 
 impl Default for Setbacks {
     fn default() -> Self {
-        Self {
-            recent: Cache::builder()
-                .max_capacity(10_000)
-                .time_to_live(MEMORY)
-                .build(),
-        }
+        Self { recent: Cache::builder().max_capacity(10_000).time_to_live(MEMORY).build() }
     }
 }
 
@@ -70,10 +65,7 @@ mod tests {
 
     #[test]
     fn only_what_lies_beyond_the_held_bytes_is_turned_away_until_the_download_moves() {
-        let setback = Setback {
-            held: 100,
-            next_endpoint: 0,
-        };
+        let setback = Setback { held: 100, next_endpoint: 0 };
         let table = [
             (None, 0, false),
             (Some(RangeSpec::From(0)), 0, false),
@@ -84,11 +76,7 @@ mod tests {
             (Some(RangeSpec::Last(5)), 0, false),
         ];
         for (range, frontier, expected) in table {
-            assert_eq!(
-                setback.turns_away(range, frontier),
-                expected,
-                "{range:?} at {frontier}"
-            );
+            assert_eq!(setback.turns_away(range, frontier), expected, "{range:?} at {frontier}");
         }
     }
 }

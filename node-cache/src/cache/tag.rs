@@ -100,15 +100,10 @@ impl Cache {
             Some(_) => full.min(Instant::now() + BUDGET_WITH_STALE),
             None => full,
         };
-        let refreshed = timeout_at(
-            deadline,
-            self.refresh_tag(place, tag, stale.as_ref(), deadline),
-        );
+        let refreshed =
+            timeout_at(deadline, self.refresh_tag(place, tag, stale.as_ref(), deadline));
         let refreshed = refreshed.await.unwrap_or_else(|_| {
-            Err(Error::unavailable(format!(
-                "{} did not answer in time",
-                place.host()
-            )))
+            Err(Error::unavailable(format!("{} did not answer in time", place.host())))
         });
         match (refreshed, stale) {
             (Err(error), Some(record)) if error.allows_stale() => {
@@ -116,14 +111,9 @@ impl Cache {
                 tracing::debug!(upstream = %place.host(), repository = %place.repository, %tag, reason, "stale tag");
                 // Not public any more, or never known to be: no stale answer either.
                 let target = tag_target(place, tag);
-                self.check_visibility(place, &target, Instant::now())
-                    .await?;
+                self.check_visibility(place, &target, Instant::now()).await?;
                 let answer = self.manifest_by_digest(place, &record.digest, full).await?;
-                Ok(ManifestAnswer {
-                    outcome: Outcome::Stale,
-                    stale: true,
-                    ..answer
-                })
+                Ok(ManifestAnswer { outcome: Outcome::Stale, stale: true, ..answer })
             }
             (result, _) => result,
         }
@@ -160,15 +150,7 @@ impl Cache {
                 && age.is_ok_and(|age| age < RECHECK_WRITTEN)
         });
         if !recent {
-            self.keep_tag(
-                place,
-                tag,
-                TagRecord {
-                    digest,
-                    checked_at: now,
-                    modified_at,
-                },
-            );
+            self.keep_tag(place, tag, TagRecord { digest, checked_at: now, modified_at });
         }
         let outcome = match answer.outcome {
             Outcome::Hit => Outcome::Revalidated,
@@ -212,9 +194,7 @@ impl Cache {
             return Ok(digest);
         }
         let reference = Reference::Tag(tag.clone());
-        let fetched = self
-            .fetch_manifest_by_tag(place, reference, identity, deadline)
-            .await?;
+        let fetched = self.fetch_manifest_by_tag(place, reference, identity, deadline).await?;
         Ok(fetched.digest.clone())
     }
 
@@ -225,14 +205,8 @@ impl Cache {
             ErrorKind::NotFound => {
                 let ttl = place.upstream.config().tags.negative_ttl;
                 if !ttl.is_zero() {
-                    let missing = Missing {
-                        error: error.clone(),
-                        ttl,
-                    };
-                    self.tags
-                        .missing
-                        .insert((place.key(), tag.clone()), missing)
-                        .await;
+                    let missing = Missing { error: error.clone(), ttl };
+                    self.tags.missing.insert((place.key(), tag.clone()), missing).await;
                 }
             }
             ErrorKind::Refused => {}
@@ -248,11 +222,7 @@ impl Cache {
 
 /// As whom tags and lists are asked for: anonymously wherever the repository has to be public.
 pub(super) fn listing_identity(place: &Place) -> Identity {
-    if needs_proof(place) {
-        Identity::Anonymous
-    } else {
-        Identity::Configured
-    }
+    if needs_proof(place) { Identity::Anonymous } else { Identity::Configured }
 }
 
 /// Checks of an unmoved tag are written at most this often.

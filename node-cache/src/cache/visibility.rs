@@ -74,22 +74,10 @@ impl Visibility {
     pub(super) fn learn<T>(&self, place: &Place, result: &Result<T, UpstreamError>) {
         match result {
             Ok(_) => {
-                self.verdicts.insert(
-                    place.key(),
-                    Verdict {
-                        public: true,
-                        at: Instant::now(),
-                    },
-                );
+                self.verdicts.insert(place.key(), Verdict { public: true, at: Instant::now() });
             }
             Err(UpstreamError::Denied { .. }) => {
-                self.verdicts.insert(
-                    place.key(),
-                    Verdict {
-                        public: false,
-                        at: Instant::now(),
-                    },
-                );
+                self.verdicts.insert(place.key(), Verdict { public: false, at: Instant::now() });
             }
             Err(UpstreamError::NotFound { .. }) => self.verdicts.invalidate(&place.key()),
             Err(_) => {}
@@ -140,11 +128,7 @@ impl Cache {
         target: Target,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let result = place
-            .upstream
-            .send(anonymous_head(target), deadline)
-            .await
-            .map(drop);
+        let result = place.upstream.send(anonymous_head(target), deadline).await.map(drop);
         self.visibility.learn(place, &result);
         Ok(result?)
     }
@@ -158,9 +142,7 @@ impl Cache {
         let cache = self.clone();
         self.tasks.spawn(async move {
             // The outcome is in the verdict.
-            let _ = cache
-                .prove_visibility(&place, target, super::deadline())
-                .await;
+            let _ = cache.prove_visibility(&place, target, super::deadline()).await;
         });
     }
 }
@@ -199,11 +181,7 @@ mod tests {
         for (public, age, expected) in table {
             let verdict = public.map(|public| Verdict { public, at: now });
             let later = now + Duration::from_secs(age);
-            assert_eq!(
-                standing(verdict, later, stale),
-                expected,
-                "{public:?} after {age} s"
-            );
+            assert_eq!(standing(verdict, later, stale), expected, "{public:?} after {age} s");
         }
     }
 }

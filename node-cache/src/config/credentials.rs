@@ -70,13 +70,8 @@ impl Credentials {
             .auths
             .into_iter()
             .find_map(|(key, entry)| (registry_of(&key).as_ref() == Some(host)).then_some(entry))
-            .ok_or_else(|| CredentialsError::NoEntry {
-                host: host.to_string(),
-                found,
-            })?;
-        from_entry(entry).ok_or_else(|| CredentialsError::Entry {
-            host: host.to_string(),
-        })
+            .ok_or_else(|| CredentialsError::NoEntry { host: host.to_string(), found })?;
+        from_entry(entry).ok_or_else(|| CredentialsError::Entry { host: host.to_string() })
     }
 
     /// The value of a Basic `Authorization` header, without the scheme.
@@ -99,20 +94,14 @@ fn from_entry(entry: Entry) -> Option<Credentials> {
             let text = String::from_utf8(decoded).ok()?;
             let (username, password) = text.split_once(':')?;
             // Some writers pad the decoded text with NUL bytes.
-            (
-                username.to_owned(),
-                password.trim_end_matches('\0').to_owned(),
-            )
+            (username.to_owned(), password.trim_end_matches('\0').to_owned())
         }
         _ => return None,
     };
     if username.is_empty() || username.contains(':') || password.is_empty() {
         return None;
     }
-    Some(Credentials {
-        username,
-        password: Secret::new(password),
-    })
+    Some(Credentials { username, password: Secret::new(password) })
 }
 
 #[cfg(test)]
@@ -127,14 +116,8 @@ mod tests {
     #[test]
     fn both_forms_of_a_credentials_file_are_read() {
         let pair = Ok(("robot".to_owned(), "s3cret".to_owned()));
-        assert_eq!(
-            parse("username: robot\npassword: s3cret\n", "a.example"),
-            pair
-        );
-        assert_eq!(
-            parse(r#"{"username":"robot","password":"s3cret"}"#, "a.example"),
-            pair
-        );
+        assert_eq!(parse("username: robot\npassword: s3cret\n", "a.example"), pair);
+        assert_eq!(parse(r#"{"username":"robot","password":"s3cret"}"#, "a.example"), pair);
         let docker = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"cm9ib3Q6czNjcmV0"},
                         "b.example:5000":{"username":"robot","password":"s3cret"}}}"#;
         assert_eq!(parse(docker, "docker.io"), pair);
@@ -145,35 +128,17 @@ mod tests {
     fn t17_an_error_names_the_host_and_never_the_secret() {
         let docker = r#"{"auths":{"b.example":{"auth":"!!"},"c.example":{"username":"u"}}}"#;
         for (text, host, expected) in [
-            (
-                docker,
-                "a.example",
-                "no entry for a.example; it has: b.example, c.example",
-            ),
+            (docker, "a.example", "no entry for a.example; it has: b.example, c.example"),
             (docker, "b.example", "the entry for b.example needs"),
             (docker, "c.example", "the entry for c.example needs"),
-            (
-                "password: s3cret",
-                "a.example",
-                "expected a Docker config.json",
-            ),
+            ("password: s3cret", "a.example", "expected a Docker config.json"),
             ("s3cret", "a.example", "expected a Docker config.json"),
-            (
-                "username: 'a:b'\npassword: s3cret",
-                "a.example",
-                "expected a Docker config.json",
-            ),
+            ("username: 'a:b'\npassword: s3cret", "a.example", "expected a Docker config.json"),
         ] {
             let message = parse(text, host).unwrap_err().to_string();
-            assert!(
-                message.contains(expected) && !message.contains("s3cret"),
-                "{message}"
-            );
+            assert!(message.contains(expected) && !message.contains("s3cret"), "{message}");
         }
-        let secret = Credentials {
-            username: "u".into(),
-            password: Secret::new("s3cret".into()),
-        };
+        let secret = Credentials { username: "u".into(), password: Secret::new("s3cret".into()) };
         assert!(!format!("{secret:?}").contains("s3cret"));
     }
 }

@@ -22,10 +22,7 @@ impl Globs {
     pub fn compile(patterns: Vec<String>) -> Result<Self, GlobsError> {
         let mut builder = GlobSetBuilder::new();
         for pattern in &patterns {
-            let fail = |reason: String| GlobsError {
-                pattern: pattern.clone(),
-                reason,
-            };
+            let fail = |reason: String| GlobsError { pattern: pattern.clone(), reason };
             if pattern.is_empty() {
                 return Err(fail("it is empty".to_owned()));
             }
@@ -59,9 +56,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        Globs::compile(vec![pattern.to_owned()])
-            .unwrap()
-            .matches(name)
+        Globs::compile(vec![pattern.to_owned()]).unwrap().matches(name)
     }
 
     #[test]
@@ -79,10 +74,7 @@ mod tests {
     #[test]
     fn a_bad_pattern_is_named() {
         let error = Globs::compile(vec!["ok".to_owned(), "a[".to_owned()]).unwrap_err();
-        assert!(
-            error.to_string().starts_with("\"a[\" is not a pattern"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("\"a[\" is not a pattern"), "{error}");
         assert!(Globs::compile(vec![String::new()]).is_err());
     }
 }

@@ -103,10 +103,7 @@ pub(super) struct FieldError {
 type Checked<T> = Result<T, FieldError>;
 
 fn wrong<T>(field: impl Into<String>, message: impl Into<String>) -> Checked<T> {
-    Err(FieldError {
-        field: field.into(),
-        message: message.into(),
-    })
+    Err(FieldError { field: field.into(), message: message.into() })
 }
 
 impl RepositoryFilter {
@@ -214,10 +211,7 @@ fn check_endpoints(
             }
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return wrong(
-                field,
-                "a URL must not carry credentials; use credentialsFile",
-            );
+            return wrong(field, "a URL must not carry credentials; use credentialsFile");
         }
         if url.query().is_some() || url.fragment().is_some() {
             return wrong(field, "a base URL has no query and no fragment");
@@ -242,10 +236,7 @@ fn check_endpoints(
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn check_access(written: node::Access, has_credentials: bool) -> Checked<Access> {
@@ -262,10 +253,9 @@ fn check_access(written: node::Access, has_credentials: bool) -> Checked<Access>
         (AccessMode::Shared, false) if !has_credentials => {
             wrong("credentialsFile", "mode Shared needs credentials")
         }
-        (AccessMode::Shared, false) => Ok(Access::Shared(compile(
-            "access.repositories",
-            written.repositories,
-        )?)),
+        (AccessMode::Shared, false) => {
+            Ok(Access::Shared(compile("access.repositories", written.repositories)?))
+        }
     }
 }
 
@@ -274,10 +264,7 @@ fn check_tls(written: &node::Tls, insecure: bool, read_file: ReadFile<'_>) -> Ch
     if let Some(text) = &ca {
         let parsed = reqwest::Certificate::from_pem_bundle(text.as_bytes());
         if !parsed.is_ok_and(|certificates| !certificates.is_empty()) {
-            return wrong(
-                "tls.caFile",
-                format!("{:?} holds no PEM certificate", written.ca_file),
-            );
+            return wrong("tls.caFile", format!("{:?} holds no PEM certificate", written.ca_file));
         }
     }
     let certificate = read_text(&written.client_cert_file, "tls.clientCertFile", read_file)?;
@@ -296,20 +283,13 @@ fn check_tls(written: &node::Tls, insecure: bool, read_file: ReadFile<'_>) -> Ch
         (Some(_), None) => return wrong("tls.clientKeyFile", "tls.clientCertFile needs it"),
         (None, Some(_)) => return wrong("tls.clientCertFile", "tls.clientKeyFile needs it"),
     };
-    Ok(TlsSettings {
-        ca: ca.map(String::into_bytes),
-        identity,
-        insecure,
-    })
+    Ok(TlsSettings { ca: ca.map(String::into_bytes), identity, insecure })
 }
 
 fn check_realms(written: Vec<String>) -> Checked<Vec<UpstreamHost>> {
     let parse = |(index, text): (usize, String)| match text.parse() {
         Ok(host) => Ok(host),
-        Err(error) => wrong(
-            format!("tokenRealms[{index}]"),
-            format!("{text:?}: {error}"),
-        ),
+        Err(error) => wrong(format!("tokenRealms[{index}]"), format!("{text:?}: {error}")),
     };
     written.into_iter().enumerate().map(parse).collect()
 }
@@ -326,10 +306,7 @@ fn check_proxy(text: &str) -> Checked<Option<Url>> {
             Ok(Some(url))
         }
         // The text is not repeated: a proxy URL may carry a password.
-        _ => wrong(
-            "proxy",
-            "expected http://, https://, socks5:// or socks5h:// with a host",
-        ),
+        _ => wrong("proxy", "expected http://, https://, socks5:// or socks5h:// with a host"),
     }
 }
 
@@ -340,10 +317,7 @@ fn compile(field: &str, patterns: Vec<String>) -> Checked<Globs> {
 fn within(field: &str, written: larder_crds::Duration, most: u64) -> Checked<Duration> {
     let duration = written.get();
     if duration.is_zero() || duration > Duration::from_secs(most) {
-        return wrong(
-            field,
-            format!("{written} is out of range: more than 0s, at most {most}s"),
-        );
+        return wrong(field, format!("{written} is out of range: more than 0s, at most {most}s"));
     }
     Ok(duration)
 }

@@ -28,9 +28,7 @@ impl ConfigSource {
         match self {
             Self::File(path) => Config::load(path),
             Self::Text(text) => Config::parse(text, &|name| {
-                Err(std::io::Error::other(format!(
-                    "{name:?} needs a configuration file"
-                )))
+                Err(std::io::Error::other(format!("{name:?} needs a configuration file")))
             }),
         }
     }
@@ -63,9 +61,7 @@ pub async fn watch(source: ConfigSource, mut changed: impl FnMut(Result<Config, 
 type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
 
 async fn look(folder: PathBuf) -> Look {
-    tokio::task::spawn_blocking(move || fingerprint(&folder))
-        .await
-        .unwrap_or_default()
+    tokio::task::spawn_blocking(move || fingerprint(&folder)).await.unwrap_or_default()
 }
 
 /// What would be different if any file of the folder was written, replaced or, as in a ConfigMap

@@ -58,16 +58,11 @@ impl Digest {
     /// From the parts that the store's paths are made of.
     pub fn from_parts(algorithm: Algorithm, hex: &str) -> Result<Self, ParseDigestError> {
         let valid = hex.len() == algorithm.hex_len()
-            && hex
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !valid {
             return Err(ParseDigestError::Encoded(algorithm));
         }
-        Ok(Self {
-            algorithm,
-            hex: hex.into(),
-        })
+        Ok(Self { algorithm, hex: hex.into() })
     }
 
     /// The digest of `bytes`.
@@ -127,10 +122,7 @@ impl Hasher {
             Algorithm::Sha256 => &digest::SHA256,
             Algorithm::Sha512 => &digest::SHA512,
         };
-        Self {
-            algorithm,
-            context: Context::new(implementation),
-        }
+        Self { algorithm, context: Context::new(implementation) }
     }
 
     /// Adds the next bytes.
@@ -147,18 +139,13 @@ impl Hasher {
                 hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
             }
         }
-        Digest {
-            algorithm: self.algorithm,
-            hex: hex.into(),
-        }
+        Digest { algorithm: self.algorithm, hex: hex.into() }
     }
 }
 
 impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hasher")
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
+        f.debug_struct("Hasher").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 

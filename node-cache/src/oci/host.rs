@@ -43,9 +43,7 @@ impl FromStr for UpstreamHost {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest.split_once(']').ok_or(ParseHostError)?;
-                address
-                    .parse::<std::net::Ipv6Addr>()
-                    .map_err(|_| ParseHostError)?;
+                address.parse::<std::net::Ipv6Addr>().map_err(|_| ParseHostError)?;
                 let port = match after {
                     "" => None,
                     after => Some(after.strip_prefix(':').ok_or(ParseHostError)?),
@@ -84,9 +82,7 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         })

@@ -76,14 +76,7 @@ pub fn media_type(bytes: &[u8], content_type: Option<&str>) -> Result<String, In
     }
     // Parameters such as `charset` are not part of the type. Generic types say nothing.
     let header = content_type
-        .map(|value| {
-            value
-                .split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_ascii_lowercase()
-        })
+        .map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
         .filter(|value| {
             !matches!(
                 value.as_str(),
@@ -128,10 +121,7 @@ pub fn children(bytes: &[u8]) -> Children {
         digest: String,
     }
     let digests = |descriptors: Vec<Descriptor>| {
-        descriptors
-            .into_iter()
-            .filter_map(|child| child.digest.parse().ok())
-            .collect()
+        descriptors.into_iter().filter_map(|child| child.digest.parse().ok()).collect()
     };
     let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) else {
         return Children::default();
@@ -146,14 +136,10 @@ pub fn children(bytes: &[u8]) -> Children {
 fn is_media_type(text: &str) -> bool {
     let token = |part: &str| {
         !part.is_empty()
-            && part
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
     };
     text.len() <= 255
-        && text
-            .split_once('/')
-            .is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+        && text.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
 }
 
 #[cfg(test)]
@@ -166,29 +152,13 @@ mod tests {
         let table: [(&str, Option<&str>, &str); 6] = [
             (&docker, Some(DOCKER_LIST), DOCKER_LIST),
             (&docker, None, DOCKER_LIST),
-            (
-                &docker,
-                Some("application/json; charset=utf-8"),
-                DOCKER_LIST,
-            ),
+            (&docker, Some("application/json; charset=utf-8"), DOCKER_LIST),
             (r#"{"schemaVersion":2,"manifests":[]}"#, None, OCI_INDEX),
-            (
-                r#"{"schemaVersion":2,"config":{},"layers":[]}"#,
-                None,
-                OCI_MANIFEST,
-            ),
-            (
-                r#"{"x":1}"#,
-                Some("application/vnd.example+json"),
-                "application/vnd.example+json",
-            ),
+            (r#"{"schemaVersion":2,"config":{},"layers":[]}"#, None, OCI_MANIFEST),
+            (r#"{"x":1}"#, Some("application/vnd.example+json"), "application/vnd.example+json"),
         ];
         for (body, header, expected) in table {
-            assert_eq!(
-                media_type(body.as_bytes(), header).as_deref(),
-                Ok(expected),
-                "{body}"
-            );
+            assert_eq!(media_type(body.as_bytes(), header).as_deref(), Ok(expected), "{body}");
         }
     }
 
@@ -196,22 +166,10 @@ mod tests {
     fn t07_manifests_that_two_readers_could_read_differently_are_refused() {
         let list_as_image = format!(r#"{{"mediaType":"{DOCKER_LIST}","manifests":[]}}"#);
         let table: [(&str, Option<&str>, InvalidManifest); 7] = [
-            (
-                "<html>login</html>",
-                Some("text/html"),
-                InvalidManifest::NotJson,
-            ),
+            ("<html>login</html>", Some("text/html"), InvalidManifest::NotJson),
             ("[]", None, InvalidManifest::NotJson),
-            (
-                r#"{"schemaVersion":1,"fsLayers":[]}"#,
-                None,
-                InvalidManifest::Schema1,
-            ),
-            (
-                r#"{"manifests":[],"layers":[]}"#,
-                Some(OCI_INDEX),
-                InvalidManifest::Ambiguous,
-            ),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, InvalidManifest::Schema1),
+            (r#"{"manifests":[],"layers":[]}"#, Some(OCI_INDEX), InvalidManifest::Ambiguous),
             (
                 &list_as_image,
                 Some(OCI_MANIFEST),
@@ -220,16 +178,8 @@ mod tests {
                     body: DOCKER_LIST.to_owned(),
                 },
             ),
-            (
-                r#"{"error":"x"}"#,
-                Some("application/json"),
-                InvalidManifest::Unknown,
-            ),
-            (
-                r#"{"mediaType":"a/b\r\nX: y","layers":[]}"#,
-                None,
-                InvalidManifest::Unknown,
-            ),
+            (r#"{"error":"x"}"#, Some("application/json"), InvalidManifest::Unknown),
+            (r#"{"mediaType":"a/b\r\nX: y","layers":[]}"#, None, InvalidManifest::Unknown),
         ];
         for (body, header, expected) in table {
             assert_eq!(media_type(body.as_bytes(), header), Err(expected), "{body}");

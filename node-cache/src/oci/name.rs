@@ -99,9 +99,7 @@ impl FromStr for Tag {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         let valid = (1..=128).contains(&text.len())
             && word(text.as_bytes()[0])
-            && text
-                .bytes()
-                .all(|byte| word(byte) || byte == b'.' || byte == b'-');
+            && text.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-');
         valid.then(|| Self(text.into())).ok_or(ParseNameError::Tag)
     }
 }
@@ -158,12 +156,7 @@ mod tests {
 
     #[test]
     fn repository_names_follow_the_grammar() {
-        for text in [
-            "a",
-            "library/nginx",
-            "a.b/c_d/e__f/g-h/i---j",
-            "0/manifests/blobs/tags",
-        ] {
+        for text in ["a", "library/nginx", "a.b/c_d/e__f/g-h/i---j", "0/manifests/blobs/tags"] {
             assert!(text.parse::<Repository>().is_ok(), "{text}");
         }
         let long = "a".repeat(256);
@@ -171,11 +164,7 @@ mod tests {
             "", "/", "a/", "/a", "a//b", "A", "a..b", "a___b", "a._b", "-a", "a-", ".", "..",
             "a/../b", "a b", "a:b", "a%2fb", "a\\b", "a\0", "ä", "_catalog", &long,
         ] {
-            assert_eq!(
-                text.parse::<Repository>(),
-                Err(ParseNameError::Repository),
-                "{text:?}"
-            );
+            assert_eq!(text.parse::<Repository>(), Err(ParseNameError::Repository), "{text:?}");
         }
     }
 

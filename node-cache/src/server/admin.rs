@@ -70,24 +70,16 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     if *admin.ready.borrow() {
         return "ok\n".into_response();
     }
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "the pull port does not answer yet\n",
-    )
-        .into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, "the pull port does not answer yet\n").into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let upstreams = admin.upstreams.borrow().clone();
     for upstream in upstreams.all() {
         let host = &upstream.config().host;
-        admin
-            .metrics
-            .set_reachable(host, upstream.health().reachable);
+        admin.metrics.set_reachable(host, upstream.health().reachable);
         if let Some(limit) = upstream.rate_limit() {
-            admin
-                .metrics
-                .set_rate_limit(host, limit.limit, limit.remaining);
+            admin.metrics.set_rate_limit(host, limit.limit, limit.remaining);
         }
     }
     let usage = admin.measure().await;
@@ -116,20 +108,11 @@ async fn report(
         .iter()
         .map(|rejected| {
             let last_error = cut(&format!("{}: {}", rejected.field, rejected.message));
-            (
-                rejected.host.clone(),
-                UpstreamReport {
-                    last_error,
-                    ..UpstreamReport::default()
-                },
-            )
+            (rejected.host.clone(), UpstreamReport { last_error, ..UpstreamReport::default() })
         })
         .collect();
     for upstream in upstreams.all() {
-        by_host.insert(
-            upstream.config().host.to_string(),
-            admin.upstream_report(upstream),
-        );
+        by_host.insert(upstream.config().host.to_string(), admin.upstream_report(upstream));
     }
     Json(NodeReport {
         api_version: API_VERSION.to_owned(),
@@ -137,10 +120,7 @@ async fn report(
         node: admin.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: upstreams.config.hash.clone(),
-        mirror: MirrorReport {
-            state: "Unknown".to_owned(),
-            ..MirrorReport::default()
-        },
+        mirror: MirrorReport { state: "Unknown".to_owned(), ..MirrorReport::default() },
         store: StoreReport {
             state: "Ready".to_owned(),
             used_bytes: usage.used,
@@ -167,14 +147,8 @@ async fn catalog(
         Ok(Ok(images)) => Json(serde_json::json!({ "images": images })).into_response(),
         Ok(Err(error)) => {
             admin.metrics.store_errors.inc();
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the catalog cannot be read"
-            );
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the store cannot be read; see the log\n",
-            )
+            tracing::error!(error = &error as &dyn std::error::Error, "the catalog cannot be read");
+            (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be read; see the log\n")
                 .into_response()
         }
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -200,12 +174,7 @@ impl Admin {
             return Ok(());
         }
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"larder-node\"")];
-        Err((
-            StatusCode::UNAUTHORIZED,
-            challenge,
-            "a bearer token is needed\n",
-        )
-            .into_response())
+        Err((StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response())
     }
 
     async fn measure(&self) -> StoreUsage {
@@ -232,10 +201,9 @@ impl Admin {
             accepted: true,
             reachable: health.reachable,
             last_error: cut(&health.last_error),
-            rate_limit: upstream.rate_limit().map(|limit| RateLimitReport {
-                limit: limit.limit,
-                remaining: limit.remaining,
-            }),
+            rate_limit: upstream
+                .rate_limit()
+                .map(|limit| RateLimitReport { limit: limit.limit, remaining: limit.remaining }),
             hits: count(Outcome::Hit) + count(Outcome::Revalidated),
             misses: count(Outcome::Miss) + count(Outcome::Joined),
             stale: count(Outcome::Stale),

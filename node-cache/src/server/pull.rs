@@ -83,11 +83,7 @@ impl PullRequest {
             .map_err(|_| Refusal::new(ErrorCode::NameInvalid, "the path is not UTF-8"))?;
         let headers = PullHeaders::read(headers);
         if path == "/v2" || path == "/v2/" {
-            return Ok(Self {
-                head,
-                image: None,
-                headers,
-            });
+            return Ok(Self { head, image: None, headers });
         }
         let Some((name, kind, last)) = path.strip_prefix("/v2/").and_then(split) else {
             return Err(Refusal::route(&path));
@@ -109,27 +105,17 @@ impl PullRequest {
             Some(ns) => (parse_host(ns)?, parse_repository(name)?),
             None => split_host(name)?,
         };
-        let repository =
-            match repository {
-                // What `docker pull nginx` means (containerd's own `ParseDockerRef` does the same).
-                short if host.is_docker_hub() && short.is_single_segment() => short
-                    .within("library")
-                    .map_err(|error| invalid_name(&error))?,
-                repository => repository,
-            };
-        let written = Written {
-            name: name.to_owned(),
-            path: uri.path().to_owned(),
-            ns,
+        let repository = match repository {
+            // What `docker pull nginx` means (containerd's own `ParseDockerRef` does the same).
+            short if host.is_docker_hub() && short.is_single_segment() => {
+                short.within("library").map_err(|error| invalid_name(&error))?
+            }
+            repository => repository,
         };
+        let written = Written { name: name.to_owned(), path: uri.path().to_owned(), ns };
         Ok(Self {
             head,
-            image: Some(ImageRequest {
-                host,
-                repository,
-                resource,
-                written,
-            }),
+            image: Some(ImageRequest { host, repository, resource, written }),
             headers,
         })
     }
@@ -145,9 +131,7 @@ fn check_framing(uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
     if length > MAX_URI {
         return refuse("the path is longer than 4096 bytes");
     }
-    let has_length = headers
-        .get(header::CONTENT_LENGTH)
-        .is_some_and(|length| length != "0");
+    let has_length = headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     if has_length || headers.contains_key(header::TRANSFER_ENCODING) {
         return refuse("a request to read has no body");
     }
@@ -213,14 +197,10 @@ impl Query {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for part in text.split('&').filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            let (Ok(name), Ok(value)) = (
-                percent_decode_str(name).decode_utf8(),
-                percent_decode_str(value).decode_utf8(),
-            ) else {
-                return Err(Refusal::new(
-                    ErrorCode::Unsupported,
-                    "the query is not UTF-8",
-                ));
+            let (Ok(name), Ok(value)) =
+                (percent_decode_str(name).decode_utf8(), percent_decode_str(value).decode_utf8())
+            else {
+                return Err(Refusal::new(ErrorCode::Unsupported, "the query is not UTF-8"));
             };
             if pairs.iter().any(|(known, _)| *known == name) {
                 let message = "the query names a parameter twice";
@@ -297,9 +277,7 @@ impl PullHeaders {
         let etag = etag(digest);
         self.if_none_match.as_ref().is_some_and(|list| {
             list.trim() == "*"
-                || list
-                    .split(',')
-                    .any(|tag| tag.trim().trim_start_matches("W/") == etag)
+                || list.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag)
         })
     }
 }
@@ -365,19 +343,9 @@ mod tests {
                 "a/b",
                 "manifest 1",
             ),
-            (
-                "/v2/reg.example.com:5000/a/manifests/1",
-                "reg.example.com:5000",
-                "a",
-                "manifest 1",
-            ),
+            ("/v2/reg.example.com:5000/a/manifests/1", "reg.example.com:5000", "a", "manifest 1"),
             // ns wins over the path form.
-            (
-                "/v2/ghcr.io/a/manifests/1?ns=quay.io",
-                "quay.io",
-                "ghcr.io/a",
-                "manifest 1",
-            ),
+            ("/v2/ghcr.io/a/manifests/1?ns=quay.io", "quay.io", "ghcr.io/a", "manifest 1"),
             (
                 "/v2/ghcr.io/manifests/blobs/manifests/tags",
                 "ghcr.io",
@@ -389,10 +357,8 @@ mod tests {
             ("/v2/quay.io/a/b/tags/list?n=5", "quay.io", "a/b", "tags"),
         ];
         for (uri, host, repository, resource) in table {
-            let image = parse(uri)
-                .unwrap_or_else(|refusal| panic!("{uri}: {refusal:?}"))
-                .image
-                .unwrap();
+            let image =
+                parse(uri).unwrap_or_else(|refusal| panic!("{uri}: {refusal:?}")).image.unwrap();
             assert_eq!(image.host.as_str(), host, "{uri}");
             assert_eq!(image.repository.as_str(), repository, "{uri}");
             assert_eq!(image.resource.to_string(), resource, "{uri}");
@@ -420,15 +386,9 @@ mod tests {
             ("/v2/docker.io/a%00/manifests/1", ErrorCode::NameInvalid),
             ("/v2/docker.io/%ff/manifests/1", ErrorCode::NameInvalid),
             ("/v2/docker.io/a/manifests/-x", ErrorCode::TagInvalid),
-            (
-                "/v2/docker.io/a/manifests/sha256:x",
-                ErrorCode::DigestInvalid,
-            ),
+            ("/v2/docker.io/a/manifests/sha256:x", ErrorCode::DigestInvalid),
             ("/v2/docker.io/a/blobs/latest", ErrorCode::DigestInvalid),
-            (
-                "/v2/docker.io/a/blobs/sha256:baddigeststring",
-                ErrorCode::DigestInvalid,
-            ),
+            ("/v2/docker.io/a/blobs/sha256:baddigeststring", ErrorCode::DigestInvalid),
             ("http://other.example/v2/", ErrorCode::Unsupported),
         ];
         for (uri, code) in table {
@@ -449,10 +409,7 @@ mod tests {
     fn several_accept_lines_are_one_list() {
         let mut headers = HeaderMap::new();
         headers.append(header::ACCEPT, "application/a+json".parse().unwrap());
-        headers.append(
-            header::ACCEPT,
-            "application/b+json;q=0.5, text/*".parse().unwrap(),
-        );
+        headers.append(header::ACCEPT, "application/b+json;q=0.5, text/*".parse().unwrap());
         let headers = PullHeaders::read(&headers);
         for (media_type, accepted) in [
             ("application/a+json", true),

@@ -25,32 +25,20 @@ impl Refusal {
             ErrorCode::NameUnknown => StatusCode::NOT_FOUND,
             _ => StatusCode::BAD_REQUEST,
         };
-        Self {
-            code,
-            message: message.into(),
-            status,
-        }
+        Self { code, message: message.into(), status }
     }
 
     pub(super) fn method(method: &Method) -> Self {
         let message =
             format!("{method} is not supported: this cache only serves pulls (GET, HEAD)");
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        Self {
-            code: ErrorCode::Unsupported,
-            message,
-            status,
-        }
+        Self { code: ErrorCode::Unsupported, message, status }
     }
 
     pub(super) fn route(path: &str) -> Self {
         let shown: String = path.chars().take(80).collect();
         let message = format!("{shown:?} is not part of the pull API");
-        Self {
-            code: ErrorCode::Unsupported,
-            message,
-            status: StatusCode::NOT_FOUND,
-        }
+        Self { code: ErrorCode::Unsupported, message, status: StatusCode::NOT_FOUND }
     }
 }
 
@@ -68,11 +56,7 @@ pub(super) fn failure(failure: &Error, not_found: ErrorCode, head: bool) -> (Res
     };
     let mut response = error(status, failure.kind.code(not_found), &failure.message, head);
     if let ErrorKind::Range(total) = failure.kind {
-        set(
-            &mut response,
-            header::CONTENT_RANGE,
-            &format!("bytes */{total}"),
-        );
+        set(&mut response, header::CONTENT_RANGE, &format!("bytes */{total}"));
     }
     (response, failure.outcome())
 }
@@ -100,37 +84,21 @@ pub(super) fn manifest(
     let mut response = if headers.has(&manifest.digest) {
         plain(StatusCode::NOT_MODIFIED, Body::empty())
     } else {
-        let mut response = plain(
-            StatusCode::OK,
-            body.map_or_else(Body::empty, Body::from_stream),
-        );
+        let mut response = plain(StatusCode::OK, body.map_or_else(Body::empty, Body::from_stream));
         set(&mut response, header::CONTENT_TYPE, &manifest.media_type);
-        set(
-            &mut response,
-            header::CONTENT_LENGTH,
-            &manifest.bytes.len().to_string(),
-        );
+        set(&mut response, header::CONTENT_LENGTH, &manifest.bytes.len().to_string());
         response
     };
     identify(&mut response, &manifest.digest);
     if answer.stale {
         // RFC 9111 dropped the header, but clients that show warnings know this code.
-        set(
-            &mut response,
-            header::WARNING,
-            "110 larder \"Response is Stale\"",
-        );
+        set(&mut response, header::WARNING, "110 larder \"Response is Stale\"");
     }
     response
 }
 
 pub(super) fn blob(digest: &Digest, answer: BlobAnswer, headers: &PullHeaders) -> Response {
-    let BlobAnswer {
-        total,
-        range,
-        body,
-        outcome: _,
-    } = answer;
+    let BlobAnswer { total, range, body, outcome: _ } = answer;
     if headers.has(digest) {
         let mut response = plain(StatusCode::NOT_MODIFIED, Body::empty());
         identify(&mut response, digest);
@@ -149,11 +117,7 @@ pub(super) fn blob(digest: &Digest, answer: BlobAnswer, headers: &PullHeaders) -
     if let Some(length) = length {
         set(&mut response, header::CONTENT_LENGTH, &length.to_string());
     }
-    set(
-        &mut response,
-        header::CONTENT_TYPE,
-        "application/octet-stream",
-    );
+    set(&mut response, header::CONTENT_TYPE, "application/octet-stream");
     set(&mut response, header::ACCEPT_RANGES, "bytes");
     identify(&mut response, digest);
     response
@@ -162,11 +126,7 @@ pub(super) fn blob(digest: &Digest, answer: BlobAnswer, headers: &PullHeaders) -
 /// Content named by a digest never changes.
 fn identify(response: &mut Response, digest: &Digest) {
     set(response, header::ETAG, &etag(digest));
-    set(
-        response,
-        header::HeaderName::from_static("docker-content-digest"),
-        &digest.to_string(),
-    );
+    set(response, header::HeaderName::from_static("docker-content-digest"), &digest.to_string());
 }
 
 pub(super) fn tags(list: &ListAnswer, written: &Written, head: bool) -> Response {
@@ -176,11 +136,7 @@ pub(super) fn tags(list: &ListAnswer, written: &Written, head: bool) -> Response
 pub(super) fn referrers(list: &ListAnswer, written: &Written, head: bool) -> Response {
     let mut response = list_body(manifest::OCI_INDEX, list, written, head);
     if let Some(filters) = &list.filters_applied {
-        set(
-            &mut response,
-            header::HeaderName::from_static("oci-filters-applied"),
-            filters,
-        );
+        set(&mut response, header::HeaderName::from_static("oci-filters-applied"), filters);
     }
     response
 }
@@ -196,28 +152,16 @@ fn list_body(media_type: &str, list: &ListAnswer, written: &Written, head: bool)
             ),
             None => String::new(),
         };
-        set(
-            &mut response,
-            header::LINK,
-            &format!("<{}?{next}{ns}>; rel=\"next\"", written.path),
-        );
+        set(&mut response, header::LINK, &format!("<{}?{next}{ns}>; rel=\"next\"", written.path));
     }
     response
 }
 
 fn json_body(status: StatusCode, media_type: &str, text: &str, head: bool) -> Response {
-    let body = if head {
-        Body::empty()
-    } else {
-        Body::from(text.to_owned())
-    };
+    let body = if head { Body::empty() } else { Body::from(text.to_owned()) };
     let mut response = plain(status, body);
     set(&mut response, header::CONTENT_TYPE, media_type);
-    set(
-        &mut response,
-        header::CONTENT_LENGTH,
-        &text.len().to_string(),
-    );
+    set(&mut response, header::CONTENT_LENGTH, &text.len().to_string());
     response
 }
 
@@ -233,11 +177,7 @@ fn plain(status: StatusCode, body: Body) -> Response {
 
 /// Says which upstream answered (distribution-spec, "Registry Proxying").
 pub(super) fn with_namespace(mut response: Response, host: &UpstreamHost) -> Response {
-    set(
-        &mut response,
-        header::HeaderName::from_static("oci-namespace"),
-        host.as_str(),
-    );
+    set(&mut response, header::HeaderName::from_static("oci-namespace"), host.as_str());
     response
 }
 

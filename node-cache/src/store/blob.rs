@@ -77,11 +77,7 @@ impl Store {
             .map(|number| folder.join(format!("{name}.{number}")))
             .find(|target| !target.exists());
         match target {
-            Some(target) => at(
-                "cannot move to quarantine",
-                path,
-                std::fs::rename(path, target),
-            )?,
+            Some(target) => at("cannot move to quarantine", path, std::fs::rename(path, target))?,
             None => files::remove(path)?,
         }
         self.trim_quarantine()
@@ -92,19 +88,12 @@ impl Store {
         let mut files = Vec::new();
         for entry in at("cannot list", &folder, std::fs::read_dir(&folder))? {
             let path = at("cannot list", &folder, entry)?.path();
-            let modified = at(
-                "cannot inspect",
-                &path,
-                path.metadata().and_then(|m| m.modified()),
-            )?;
+            let modified = at("cannot inspect", &path, path.metadata().and_then(|m| m.modified()))?;
             files.push((modified, path));
         }
         files.sort();
         let surplus = files.len().saturating_sub(KEPT_IN_QUARANTINE);
-        files
-            .iter()
-            .take(surplus)
-            .try_for_each(|(_, path)| super::files::remove(path))
+        files.iter().take(surplus).try_for_each(|(_, path)| super::files::remove(path))
     }
 }
 

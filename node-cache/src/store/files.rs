@@ -25,19 +25,12 @@ pub(super) fn prepare(layout: &Layout) -> Result<File, StoreError> {
     check_root(root)?;
     let path = layout.version();
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .mode(FILE_MODE)
-        .custom_flags(NO_FOLLOW);
+    options.read(true).write(true).create(true).mode(FILE_MODE).custom_flags(NO_FOLLOW);
     let mut lock = at("cannot open", &path, options.open(&path))?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            return Err(StoreError::Locked {
-                path: root.to_owned(),
-            });
+            return Err(StoreError::Locked { path: root.to_owned() });
         }
         Err(error) => return at("cannot lock", &path, Err(error.into())),
     }
@@ -48,15 +41,11 @@ pub(super) fn prepare(layout: &Layout) -> Result<File, StoreError> {
         at(
             "cannot write",
             &path,
-            lock.rewind()
-                .and_then(|()| lock.write_all(layout::VERSION.as_bytes())),
+            lock.rewind().and_then(|()| lock.write_all(layout::VERSION.as_bytes())),
         )?;
         at("cannot sync", &path, lock.sync_all())?;
     } else if found != layout::VERSION {
-        return Err(StoreError::Version {
-            path,
-            found: found.trim_end().to_owned(),
-        });
+        return Err(StoreError::Version { path, found: found.trim_end().to_owned() });
     }
     for folder in layout.fixed_folders() {
         create_folder(&folder)?;
@@ -65,19 +54,13 @@ pub(super) fn prepare(layout: &Layout) -> Result<File, StoreError> {
     Ok(lock)
 }
 
-#[expect(
-    clippy::cast_possible_wrap,
-    reason = "the flag is a small positive bit"
-)]
+#[expect(clippy::cast_possible_wrap, reason = "the flag is a small positive bit")]
 const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 fn check_root(root: &Path) -> Result<(), StoreError> {
     let metadata = at("cannot inspect", root, fs::symlink_metadata(root))?;
     let wrong = |problem: &str| {
-        Err(StoreError::Unsafe {
-            path: root.to_owned(),
-            problem: problem.to_owned(),
-        })
+        Err(StoreError::Unsafe { path: root.to_owned(), problem: problem.to_owned() })
     };
     if !metadata.is_dir() {
         return wrong("is not a folder (a symbolic link is not followed); name the folder itself");
@@ -103,22 +86,14 @@ fn sweep_temporary(folder: &Path) -> Result<(), StoreError> {
 }
 
 pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
-    let result = DirBuilder::new()
-        .recursive(true)
-        .mode(FOLDER_MODE)
-        .create(path);
+    let result = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path);
     at("cannot create", path, result)
 }
 
 /// Opens for reading and writing, creating it; never through a symbolic link.
 pub(super) fn open_or_create(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .mode(FILE_MODE)
-        .custom_flags(NO_FOLLOW);
+    options.read(true).write(true).create(true).mode(FILE_MODE).custom_flags(NO_FOLLOW);
     at("cannot open", path, options.open(path))
 }
 
@@ -126,10 +101,7 @@ pub(super) fn open_or_create(path: &Path) -> Result<File, StoreError> {
 /// link, a FIFO, a device: T10) is an error.
 pub(super) fn open_regular(path: &Path) -> Result<Option<File>, StoreError> {
     let mut options = OpenOptions::new();
-    #[expect(
-        clippy::cast_possible_wrap,
-        reason = "the flag is a small positive bit"
-    )]
+    #[expect(clippy::cast_possible_wrap, reason = "the flag is a small positive bit")]
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = match options.read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
@@ -139,10 +111,7 @@ pub(super) fn open_regular(path: &Path) -> Result<Option<File>, StoreError> {
     let metadata = at("cannot inspect", path, file.metadata())?;
     if !metadata.is_file() {
         let problem = "is not a regular file; remove it".to_owned();
-        return Err(StoreError::Unsafe {
-            path: path.to_owned(),
-            problem,
-        });
+        return Err(StoreError::Unsafe { path: path.to_owned(), problem });
     }
     Ok(Some(file))
 }
@@ -156,24 +125,13 @@ pub(super) fn write_atomically(
 ) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(scratch);
     create_folder(folder)?;
-    let mut file = at(
-        "cannot create a file in",
-        scratch,
-        tempfile::NamedTempFile::new_in(scratch),
-    )?;
+    let mut file =
+        at("cannot create a file in", scratch, tempfile::NamedTempFile::new_in(scratch))?;
     at("cannot write", path, file.write_all(bytes))?;
     let mode = fs::Permissions::from_mode(FILE_MODE);
-    at(
-        "cannot set the mode of",
-        path,
-        file.as_file().set_permissions(mode),
-    )?;
+    at("cannot set the mode of", path, file.as_file().set_permissions(mode))?;
     at("cannot sync", path, file.as_file().sync_all())?;
-    at(
-        "cannot rename to",
-        path,
-        file.persist(path).map_err(|error| error.error),
-    )?;
+    at("cannot rename to", path, file.persist(path).map_err(|error| error.error))?;
     sync_folder(folder)
 }
 
@@ -187,11 +145,7 @@ pub(super) fn create_empty(path: &Path) -> Result<(), StoreError> {
 }
 
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    at(
-        "cannot sync",
-        folder,
-        File::open(folder).and_then(|file| file.sync_all()),
-    )
+    at("cannot sync", folder, File::open(folder).and_then(|file| file.sync_all()))
 }
 
 /// Removes a file; that it is not there is fine.

@@ -47,21 +47,15 @@ pub struct CatalogEntry {
 impl Store {
     /// Adds up the files. Reads one folder after the other; costs about 10 us per blob.
     pub fn measure(&self) -> Result<StoreUsage, StoreError> {
-        let mut usage = StoreUsage {
-            capacity: self.capacity.load(Ordering::Relaxed),
-            ..StoreUsage::default()
-        };
+        let mut usage =
+            StoreUsage { capacity: self.capacity.load(Ordering::Relaxed), ..StoreUsage::default() };
         let mut blobs = 0;
         usage.used += allocated(&self.layout.blobs(), &mut blobs)?;
         usage.blobs = blobs;
         usage.used += allocated(&self.layout.partials(), &mut 0)?;
         usage.used += allocated(&self.layout.quarantine(), &mut 0)?;
         let root = self.layout.root();
-        let disk = at(
-            "cannot inspect",
-            root,
-            rustix::fs::statvfs(root).map_err(Into::into),
-        )?;
+        let disk = at("cannot inspect", root, rustix::fs::statvfs(root).map_err(Into::into))?;
         usage.free = disk.f_bavail * disk.f_frsize;
         Ok(usage)
     }
@@ -150,11 +144,8 @@ impl Store {
             return Ok(blob.size);
         }
         let len = usize::try_from(blob.size).unwrap_or(usize::MAX);
-        let bytes = at(
-            "cannot read",
-            &self.layout.blob(digest),
-            super::read_at(&blob.file, 0, len),
-        )?;
+        let bytes =
+            at("cannot read", &self.layout.blob(digest), super::read_at(&blob.file, 0, len))?;
         let children = crate::oci::manifest::children(&bytes);
         let mut size = blob.size;
         for manifest in &children.manifests {

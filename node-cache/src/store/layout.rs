@@ -44,10 +44,7 @@ impl Layout {
 
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
-        self.blobs()
-            .join(digest.algorithm().name())
-            .join(&hex[..2])
-            .join(hex)
+        self.blobs().join(digest.algorithm().name()).join(&hex[..2]).join(hex)
     }
 
     pub(super) fn partials(&self) -> PathBuf {
@@ -55,9 +52,7 @@ impl Layout {
     }
 
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.partials()
-            .join(digest.algorithm().name())
-            .join(digest.hex())
+        self.partials().join(digest.algorithm().name()).join(digest.hex())
     }
 
     pub(super) fn quarantine(&self) -> PathBuf {
@@ -73,9 +68,7 @@ impl Layout {
     }
 
     pub(super) fn tag(&self, host: &UpstreamHost, repository: &Repository, tag: &Tag) -> PathBuf {
-        self.repository(host, repository)
-            .join("_tags")
-            .join(tag.as_str())
+        self.repository(host, repository).join("_tags").join(tag.as_str())
     }
 
     pub(super) fn link(
@@ -92,12 +85,7 @@ impl Layout {
 
     /// Every folder that is there from the start.
     pub(super) fn fixed_folders(&self) -> Vec<PathBuf> {
-        let mut folders = vec![
-            self.blobs(),
-            self.partials(),
-            self.quarantine(),
-            self.repos(),
-        ];
+        let mut folders = vec![self.blobs(), self.partials(), self.quarantine(), self.repos()];
         for algorithm in Algorithm::ALL {
             folders.push(self.blobs().join(algorithm.name()));
             folders.push(self.partials().join(algorithm.name()));

@@ -23,11 +23,7 @@ impl Store {
     pub fn partial(&self, digest: &Digest) -> Result<Partial, StoreError> {
         let path = self.layout.partial(digest);
         let file = Arc::new(files::open_or_create(&path)?);
-        Ok(Partial {
-            digest: digest.clone(),
-            path,
-            file,
-        })
+        Ok(Partial { digest: digest.clone(), path, file })
     }
 
     /// Makes a verified download a stored blob: fsync, rename, fsync of both folders.
@@ -36,11 +32,7 @@ impl Store {
         let folder = path.parent().unwrap_or(self.layout.root());
         files::create_folder(folder)?;
         at("cannot sync", &partial.path, partial.file.sync_all())?;
-        at(
-            "cannot rename to",
-            &path,
-            std::fs::rename(&partial.path, &path),
-        )?;
+        at("cannot rename to", &path, std::fs::rename(&partial.path, &path))?;
         files::sync_folder(folder)?;
         // `blobs/<alg>` too: the two-digit folder may be new.
         files::sync_folder(folder.parent().unwrap_or(folder))?;
@@ -73,30 +65,18 @@ impl Partial {
         match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, total) {
             // The file system cannot reserve; the writes themselves will tell.
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-            result => at(
-                "cannot reserve space for",
-                &self.path,
-                result.map_err(Into::into),
-            ),
+            result => at("cannot reserve space for", &self.path, result.map_err(Into::into)),
         }
     }
 
     /// Writes `bytes` at `offset`.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        at(
-            "cannot write",
-            &self.path,
-            self.file.write_all_at(bytes, offset),
-        )
+        at("cannot write", &self.path, self.file.write_all_at(bytes, offset))
     }
 
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        at(
-            "cannot read",
-            &self.path,
-            super::read_at(&self.file, offset, len),
-        )
+        at("cannot read", &self.path, super::read_at(&self.file, offset, len))
     }
 
     /// Cuts the file to `len` bytes.

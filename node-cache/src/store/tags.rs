@@ -31,9 +31,7 @@ mod digest_text {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Digest, D::Error> {
-        String::deserialize(from)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -53,11 +51,7 @@ impl Store {
             return Ok(None);
         };
         let mut text = Vec::new();
-        at(
-            "cannot read",
-            &path,
-            file.take(MAX_RECORD).read_to_end(&mut text),
-        )?;
+        at("cannot read", &path, file.take(MAX_RECORD).read_to_end(&mut text))?;
         Ok(serde_json::from_slice(&text).ok())
     }
 

@@ -44,8 +44,6 @@ impl Trust {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Stamp>> {
-        self.stamps
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.stamps.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

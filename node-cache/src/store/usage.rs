@@ -33,14 +33,8 @@ impl Usage {
         now: Timestamp,
     ) {
         let key = (host.clone(), repository.clone(), digest.clone());
-        let mut images = self
-            .images
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let entry = images.entry(key).or_insert(ImageUse {
-            pulls: 0,
-            last_pull: now,
-        });
+        let mut images = self.images.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = images.entry(key).or_insert(ImageUse { pulls: 0, last_pull: now });
         entry.pulls += 1;
         entry.last_pull = now;
     }
@@ -53,10 +47,7 @@ impl Usage {
         digest: &Digest,
     ) -> Option<ImageUse> {
         let key = (host.clone(), repository.clone(), digest.clone());
-        let images = self
-            .images
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let images = self.images.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         images.get(&key).copied()
     }
 }

@@ -1,0 +1,107 @@
+//! Where a download's bytes come from: an upstream's answer, positioned at the frontier.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tokio::time::{Instant, sleep};
+
+use super::Fill;
+use crate::{
+    cache::download::Failure,
+    config::Identity,
+    upstream::{Request, Response, Target, UpstreamError},
+};
+
+/// Attempts in a row that bring no new byte, before the download is given up.
+const FRUITLESS: u32 = 4;
+/// Pause before the second and later attempts in a row.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// An upstream's answer, positioned at the frontier.
+pub(super) struct Source {
+    pub(super) response: Response,
+    pub(super) total: Option<u64>,
+    /// Bytes to throw away first: the upstream ignored the range.
+    pub(super) skip: u64,
+}
+
+impl Fill {
+    /// Asks for the bytes from `from` on.
+    pub(super) async fn connect(
+        &self,
+        from: u64,
+        endpoint: usize,
+        deadline: Instant,
+    ) -> Result<Source, UpstreamError> {
+        match self.ask(from, endpoint, deadline).await {
+            // What is held is as long as the whole, or longer: the last byte decides which.
+            Err(UpstreamError::RangeNotSatisfiable { .. }) if from > 0 => {
+                self.ask(0, endpoint, deadline).await.map(|source| Source { skip: from, ..source })
+            }
+            result => result,
+        }
+    }
+
+    async fn ask(
+        &self,
+        from: u64,
+        endpoint: usize,
+        deadline: Instant,
+    ) -> Result<Source, UpstreamError> {
+        let request = |range| Request {
+            method: Method::GET,
+            target: Target::Blob(self.place.repository.clone(), self.digest.clone()),
+            accept: None,
+            range,
+            identity: Identity::Configured,
+            first_endpoint: endpoint,
+        };
+        let ranged = (from > 0).then_some((from, None));
+        let response = self.place.upstream.send(request(ranged), deadline).await?;
+        if response.status == StatusCode::PARTIAL_CONTENT {
+            match response.content_range() {
+                Some((start, _, total)) if start == from => {
+                    return Ok(Source { total, skip: 0, response });
+                }
+                // It sends another range than it was asked for: take the whole and skip.
+                _ => {
+                    drop(response);
+                    let response = self.place.upstream.send(request(None), deadline).await?;
+                    return Ok(Source { total: response.content_length(), skip: from, response });
+                }
+            }
+        }
+        Ok(Source { total: response.content_length(), skip: from, response })
+    }
+
+    /// Replaces a broken connection, for at most as long as a client may be left without a byte.
+    /// `Err(None)` means that no endpoint could take over in time.
+    pub(super) async fn resume(
+        &self,
+        frontier: u64,
+        total: Option<u64>,
+        first: usize,
+        mut fruitless: u32,
+    ) -> Result<Source, Option<Failure>> {
+        let stall = self.place.upstream.config().timeouts.stall;
+        // Half of the time was spent waiting, if it fell silent.
+        let deadline = Instant::now() + stall / 2;
+        let mut endpoint = first;
+        loop {
+            if fruitless >= FRUITLESS || Instant::now() >= deadline {
+                return Err(None);
+            }
+            if fruitless > 0 {
+                sleep(PAUSE * fruitless).await;
+            }
+            match self.connect(frontier, endpoint, deadline).await {
+                Ok(source) if total.is_none() || source.total == total => return Ok(source),
+                Ok(_) => tracing::warn!(digest = %self.digest, "an endpoint has another length"),
+                Err(UpstreamError::Unavailable { .. }) => {}
+                Err(error) => return Err(Some(error.into())),
+            }
+            endpoint += 1;
+            fruitless += 1;
+        }
+    }
+}

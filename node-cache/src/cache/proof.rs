@@ -1,0 +1,97 @@
+//! Proofs that a repository has a digest.
+
+use http::Method;
+use tokio::time::Instant;
+
+use super::{BlobAnswer, Cache, Error, Place};
+use crate::{
+    config::Identity,
+    metrics::Outcome,
+    oci::{Digest, Reference, manifest},
+    upstream::{Request, Target, UpstreamError},
+};
+
+/// Whether the repository is known to have the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    Link,
+    Missing,
+}
+
+impl Cache {
+    /// A stored blob is served under a repository only after the upstream said once that the
+    /// repository has it: storage is shared, entitlement is not (T8).
+    pub(super) async fn prove(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        proof: Proof,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if proof == Proof::Link {
+            return Ok(());
+        }
+        let blob = Target::Blob(place.repository.clone(), digest.clone());
+        match self.head(place, blob, deadline).await {
+            Ok(_) => {}
+            // Manifests are stored as blobs, but registries keep the two apart.
+            Err(UpstreamError::NotFound { .. }) => {
+                let reference = Reference::Digest(digest.clone());
+                let manifest = Target::Manifest(place.repository.clone(), reference);
+                self.head(place, manifest, deadline).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if let Err(error) = self.links.add(place, digest).await {
+            self.store_failed(&error);
+        }
+        Ok(())
+    }
+
+    async fn head(
+        &self,
+        place: &Place,
+        target: Target,
+        deadline: Instant,
+    ) -> Result<Option<u64>, UpstreamError> {
+        let accept = matches!(target, Target::Manifest(..)).then(|| manifest::ACCEPT.to_owned());
+        let request = Request {
+            method: Method::HEAD,
+            target,
+            accept,
+            range: None,
+            identity: Identity::Configured,
+            first_endpoint: 0,
+        };
+        let response = place.upstream.send(request, deadline).await?;
+        Ok(response.content_length())
+    }
+
+    pub(super) async fn ask_headers(
+        &self,
+        place: &Place,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<BlobAnswer, Error> {
+        let target = Target::Blob(place.repository.clone(), digest.clone());
+        let total = match self.head(place, target.clone(), deadline).await {
+            // Some registries answer only GET: take its headers and drop the body.
+            Err(UpstreamError::MethodRefused { .. }) => {
+                let request = Request {
+                    method: Method::GET,
+                    target,
+                    accept: None,
+                    range: None,
+                    identity: Identity::Configured,
+                    first_endpoint: 0,
+                };
+                place.upstream.send(request, deadline).await?.content_length()
+            }
+            total => total?,
+        };
+        if let Err(error) = self.links.add(place, digest).await {
+            self.store_failed(&error);
+        }
+        Ok(BlobAnswer { total, range: None, body: None, outcome: Outcome::PassThrough })
+    }
+}

@@ -1,0 +1,211 @@
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use jiff::Timestamp;
+use larder_crds::ByteSize;
+
+use super::*;
+use crate::oci::{Algorithm, Tag};
+
+fn open(root: &Path) -> Result<Store, StoreError> {
+    Store::open(root, ByteSize::from_bytes(1 << 30))
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+fn place() -> (UpstreamHost, Repository, Tag) {
+    let repository = "library/nginx".parse().unwrap();
+    ("docker.io".parse().unwrap(), repository, "1.27".parse().unwrap())
+}
+
+#[test]
+fn a_committed_download_is_a_trusted_blob_and_its_partial_file_is_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let digest = digest(b"content");
+    let partial = store.partial(&digest).unwrap();
+    partial.reserve(7).unwrap();
+    assert_eq!(partial.length().unwrap(), 0, "reserving does not move the frontier");
+    partial.write_at(0, b"content").unwrap();
+    store.commit(&partial).unwrap();
+
+    let blob = store.blob(&digest).unwrap().unwrap();
+    assert!(blob.trusted);
+    assert_eq!(&read_at(&blob.file, 2, 100).unwrap()[..], b"ntent");
+    assert!(!store.layout.partial(&digest).exists());
+}
+
+#[test]
+fn f05_a_blob_that_was_written_to_or_replaced_is_not_trusted_any_more() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let digest = digest(b"content");
+    let path = store.layout.blob(&digest);
+    store.put(&digest, b"content").unwrap();
+    assert!(store.blob(&digest).unwrap().unwrap().trusted);
+
+    // ctime has the kernel's tick as its resolution; a write within the same tick is not seen.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(&path, b"c0ntent").unwrap();
+    assert!(!store.blob(&digest).unwrap().unwrap().trusted, "written in place");
+
+    store.put(&digest, b"content").unwrap();
+    fs::copy(&path, root.path().join("copy")).unwrap();
+    fs::rename(root.path().join("copy"), &path).unwrap();
+    assert!(!store.blob(&digest).unwrap().unwrap().trusted, "replaced");
+}
+
+#[test]
+fn a_blob_is_not_trusted_by_the_next_process_until_it_was_hashed() {
+    let root = tempfile::tempdir().unwrap();
+    let digest = digest(b"content");
+    open(root.path()).unwrap().put(&digest, b"content").unwrap();
+    let store = open(root.path()).unwrap();
+    let blob = store.blob(&digest).unwrap().unwrap();
+    assert!(!blob.trusted);
+    store.trust(&digest, &blob);
+    assert!(store.blob(&digest).unwrap().unwrap().trusted);
+}
+
+#[test]
+fn f14_a_second_process_on_the_same_folder_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let first = open(root.path()).unwrap();
+    assert!(matches!(open(root.path()), Err(StoreError::Locked { .. })));
+    drop(first);
+    assert!(open(root.path()).is_ok());
+}
+
+#[test]
+fn t10_a_folder_that_others_could_write_is_refused_with_the_command_that_mends_it() {
+    let root = tempfile::tempdir().unwrap();
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let message = open(root.path()).unwrap_err().to_string();
+    assert!(message.contains("chmod go-w"), "{message}");
+
+    let link = root.path().join("link");
+    std::os::unix::fs::symlink("/tmp", &link).unwrap();
+    let message = open(&link).unwrap_err().to_string();
+    assert!(message.contains("is not a folder"), "{message}");
+}
+
+#[test]
+fn t10_planted_links_and_special_files_are_neither_followed_nor_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let digest = digest(b"content");
+    let path = store.layout.blob(&digest);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+
+    std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+    assert!(store.blob(&digest).is_err(), "symbolic link");
+    fs::remove_file(&path).unwrap();
+
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let message = store.blob(&digest).unwrap_err().to_string();
+    assert!(message.contains("not a regular file"), "{message}");
+    fs::remove_file(&path).unwrap();
+
+    fs::create_dir(&path).unwrap();
+    assert!(store.blob(&digest).is_err(), "folder");
+}
+
+#[test]
+fn a_folder_of_another_layout_version_is_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("larder-layout"), "larder-layout 2\n").unwrap();
+    let message = open(root.path()).unwrap_err().to_string();
+    assert!(message.contains("larder-layout 2"), "{message}");
+    assert!(!root.path().join("blobs").exists());
+}
+
+#[test]
+fn f01_temporary_files_of_a_killed_process_are_swept_and_partial_downloads_are_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let wanted = digest(b"content");
+    let store = open(root.path()).unwrap();
+    store.partial(&wanted).unwrap().write_at(0, b"con").unwrap();
+    fs::write(root.path().join("partial/.tmpXYZ"), b"half").unwrap();
+    drop(store);
+    let store = open(root.path()).unwrap();
+    assert!(!root.path().join("partial/.tmpXYZ").exists());
+    assert_eq!(store.partial(&wanted).unwrap().length().unwrap(), 3);
+}
+
+#[test]
+fn quarantine_takes_the_file_out_of_the_way_and_stays_small() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let digest = digest(b"content");
+    for _ in 0..20 {
+        store.put(&digest, b"c0ntent").unwrap();
+        store.quarantine_blob(&digest).unwrap();
+        assert!(store.blob(&digest).unwrap().is_none());
+    }
+    assert_eq!(fs::read_dir(root.path().join("quarantine")).unwrap().count(), 8);
+}
+
+#[test]
+fn t08_links_and_tags_belong_to_one_repository() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let (host, repository, tag) = place();
+    let digest = digest(b"content");
+    let other: Repository = "library/other".parse().unwrap();
+    store.link(&host, &repository, &digest).unwrap();
+    assert!(store.has_link(&host, &repository, &digest));
+    assert!(!store.has_link(&host, &other, &digest));
+
+    let now = Timestamp::now();
+    let record = TagRecord { digest, checked_at: now, modified_at: now };
+    store.set_tag(&host, &repository, &tag, &record).unwrap();
+    assert_eq!(store.tag(&host, &repository, &tag).unwrap(), Some(record));
+    assert_eq!(store.tag(&host, &other, &tag).unwrap(), None);
+    store.remove_tag(&host, &repository, &tag).unwrap();
+    assert_eq!(store.tag(&host, &repository, &tag).unwrap(), None);
+}
+
+#[test]
+fn a_damaged_tag_record_counts_as_none() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let (host, repository, tag) = place();
+    let path = store.layout.tag(&host, &repository, &tag);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for damage in ["", "{", r#"{"digest":"sha256:x","checkedAt":"","modifiedAt":""}"#] {
+        fs::write(&path, damage).unwrap();
+        assert_eq!(store.tag(&host, &repository, &tag).unwrap(), None, "{damage}");
+    }
+}
+
+#[test]
+fn the_catalog_lists_tags_with_the_size_of_what_they_name() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let (host, repository, tag) = place();
+    let layer = digest(b"layer");
+    store.put(&layer, b"layer").unwrap();
+    let manifest = format!(
+        r#"{{"config":{{"digest":"sha256:{}"}},"layers":[{{"digest":"{layer}"}}]}}"#,
+        "0".repeat(64)
+    );
+    let image = digest(manifest.as_bytes());
+    store.put(&image, manifest.as_bytes()).unwrap();
+    let now = Timestamp::now();
+    let record = TagRecord { digest: image.clone(), checked_at: now, modified_at: now };
+    store.set_tag(&host, &repository, &tag, &record).unwrap();
+    store.usage().record(&host, &repository, &image, now);
+
+    let catalog = store.catalog(10).unwrap();
+    assert_eq!(catalog.len(), 1);
+    assert_eq!((&*catalog[0].repository, &*catalog[0].tag), ("library/nginx", "1.27"));
+    assert_eq!(catalog[0].size, manifest.len() as u64 + 5);
+    assert_eq!(catalog[0].pulls, 1);
+    assert_eq!(store.catalog(0).unwrap(), []);
+
+    let usage = store.measure().unwrap();
+    assert_eq!(usage.blobs, 2);
+    assert!(usage.used > 0 && usage.free > 0);
+}
