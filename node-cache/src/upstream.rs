@@ -3,22 +3,60 @@
 //! [`Upstream::send`] turns a [`Request`] into HTTP: endpoints in order with a breaker each, the
 //! token flow, redirects, and errors sorted by what the caller can do about them. What happens
 //! after the headers (stalls, resuming) is the caller's.
+//!
+//! In reading order: `attempt` is one try of one endpoint; `auth`, `challenge`, `realm` and
+//! `token` answer its 401; `redirect` says where it may lead, `address` and `resolver` what may be
+//! dialled; `client` sends; `breaker`, `failure` and `stats` remember how it went.
 
-use std::sync::Arc;
+mod address;
+mod attempt;
+mod auth;
+mod breaker;
+mod challenge;
+mod client;
+mod endpoint;
+mod failure;
+mod proxy;
+mod rate_limit;
+mod realm;
+mod redirect;
+mod refusal;
+mod resolver;
+mod response;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod token;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use std::{fmt, sync::Arc};
+
+use http::Method;
 use tokio::time::Instant;
 
+use self::{
+    attempt::{Attempt, Stop},
+    auth::Authenticator,
+    client::Clients,
+    endpoint::{Endpoint, rotation},
+    failure::Failure,
+    stats::Stats,
+};
 use crate::{
     config::{Identity, UpstreamConfig},
     oci::{Digest, Reference, Repository},
 };
 
+pub use rate_limit::RateLimit;
+pub use response::{BodyError, ContentRange, Response};
+pub use stats::{ErrorClass, Health};
+
 /// One configured upstream with its connections, tokens and breakers.
-#[derive(Debug)]
 pub struct Upstream {
     config: Arc<UpstreamConfig>,
+    endpoints: Vec<Endpoint>,
+    clients: Clients,
+    auth: Authenticator,
+    stats: Stats,
 }
 
 /// What is asked of an upstream.
@@ -49,18 +87,6 @@ pub enum Target {
     Tags(Repository, String),
     /// `/v2/<repository>/referrers/<digest>`, with the query as it is to be sent (may be empty).
     Referrers(Repository, Digest, String),
-}
-
-/// An upstream's answer: 200 or 206, headers read, body not.
-#[derive(Debug)]
-pub struct Response {
-    /// 200 or 206.
-    pub status: StatusCode,
-    /// As received.
-    pub headers: HeaderMap,
-    /// Index of the endpoint that answered.
-    pub endpoint: usize,
-    body: reqwest::Response,
 }
 
 /// Why there is no answer, by what the caller can do about it.
@@ -105,27 +131,28 @@ pub enum UpstreamError {
     },
 }
 
-/// Why a body ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The connection broke or the framing is wrong.
-    #[error("the upstream's body broke off")]
-    Broken(#[source] reqwest::Error),
-    /// More came than the caller allows.
-    #[error("the upstream's body is larger than {limit} bytes")]
-    TooLarge {
-        /// The allowed size.
-        limit: usize,
-    },
-    /// The deadline passed.
-    #[error("the upstream's body was not complete in time")]
-    TimedOut,
+impl Target {
+    /// The repository that it is in.
+    pub fn repository(&self) -> &Repository {
+        match self {
+            Self::Manifest(repository, _)
+            | Self::Blob(repository, _)
+            | Self::Tags(repository, _)
+            | Self::Referrers(repository, _, _) => repository,
+        }
+    }
 }
 
 impl Upstream {
     /// Builds the HTTP clients. The error says which setting they refuse.
     pub fn new(config: Arc<UpstreamConfig>) -> Result<Self, reqwest::Error> {
-        Ok(Self { config })
+        Ok(Self {
+            endpoints: config.endpoints.iter().cloned().map(Endpoint::new).collect(),
+            clients: Clients::new(config.clone())?,
+            auth: Authenticator::new(),
+            stats: Stats::new(),
+            config,
+        })
     }
 
     /// The configuration it was built from.
@@ -133,103 +160,109 @@ impl Upstream {
         &self.config
     }
 
-    /// TEMP
+    /// The pull limit, if the last manifest answer that announced one did so.
+    pub fn rate_limit(&self) -> Option<RateLimit> {
+        self.stats.rate_limit()
+    }
+
+    /// Whether it answers, and what last went wrong.
+    pub fn health(&self) -> Health {
+        self.stats.health()
+    }
+
+    /// HTTP requests that were sent so far, to endpoints, redirect targets and token services.
+    pub fn requests(&self) -> u64 {
+        self.stats.requests()
+    }
+
+    /// Tries that failed so far with an error of that class. A request fails at most once at each
+    /// endpoint; one that finds every endpoint's breaker open counts once.
+    pub fn errors(&self, class: ErrorClass) -> u64 {
+        self.stats.errors(class)
+    }
+
+    /// Sends a request and returns an answer of 200 or 206, or an error, before `deadline`.
+    ///
+    /// Endpoints are tried in order until one has spoken. Each gets an equal share of the time
+    /// that is left, so that one that hangs leaves the others theirs; the last gets all of it.
     pub async fn send(
         &self,
         request: Request,
         deadline: Instant,
     ) -> Result<Response, UpstreamError> {
-        let base = self.config.endpoints[0].as_str().trim_end_matches('/').to_owned();
-        let path = match &request.target {
-            Target::Manifest(r, x) => format!("/v2/{r}/manifests/{x}"),
-            Target::Blob(r, x) => format!("/v2/{r}/blobs/{x}"),
-            Target::Tags(r, q) => format!("/v2/{r}/tags/list?{q}"),
-            Target::Referrers(r, d, q) => format!("/v2/{r}/referrers/{d}?{q}"),
-        };
-        let client = reqwest::Client::builder().http1_only().build().unwrap();
-        let mut b = client.request(request.method, base + &path);
-        if let Some(a) = request.accept {
-            b = b.header("accept", a);
+        let mut failures = Vec::new();
+        let mut tried = false;
+        let mut order = rotation(self.endpoints.len(), request.first_endpoint);
+        while let Some(index) = order.next() {
+            let endpoint = &self.endpoints[index];
+            let now = Instant::now();
+            if now >= deadline {
+                failures.push((endpoint, Failure::new(ErrorClass::Timeout, "no time was left")));
+                break;
+            }
+            let Some(permit) = endpoint.gate.admit(now) else {
+                let reason = "left alone for a while after it failed";
+                failures.push((endpoint, Failure::new(ErrorClass::BreakerOpen, reason)));
+                continue;
+            };
+            let open = |index: usize| self.endpoints[index].gate.would_admit(now);
+            let others = order.clone().filter(|index| open(*index)).count();
+            let share = (deadline - now) / u32::try_from(others + 1).unwrap_or(u32::MAX);
+            let attempt = Attempt {
+                upstream: self,
+                request: &request,
+                endpoint: index,
+                base: &endpoint.url,
+                deadline: now + share,
+            };
+            tried = true;
+            let mut verdict = None;
+            let outcome = Box::pin(attempt.run(&mut verdict)).await;
+            if let Some(verdict) = verdict {
+                permit.conclude(verdict);
+            }
+            match outcome {
+                Ok(response) => return Ok(response),
+                Err(Stop::Final(error)) => {
+                    if let UpstreamError::Denied { .. } = error {
+                        self.stats.count_error(ErrorClass::Denied);
+                    }
+                    return Err(error);
+                }
+                Err(Stop::Failed(failure)) => {
+                    let reason = format!("{}: {}", endpoint.authority(), failure.reason());
+                    self.stats.record_failure(failure.class(), &reason);
+                    failures.push((endpoint, failure));
+                }
+            }
         }
-        if let Some((f, l)) = request.range {
-            b = b.header(
-                "range",
-                match l {
-                    Some(l) => format!("bytes={f}-{l}"),
-                    None => format!("bytes={f}-"),
-                },
-            );
+        if !tried {
+            self.stats.count_error(ErrorClass::BreakerOpen);
         }
+        Err(self.give_up(&failures))
+    }
+
+    /// The error after every endpoint has failed: refused by us if nothing else went wrong.
+    fn give_up(&self, failures: &[(&Endpoint, Failure)]) -> UpstreamError {
         let host = self.config.host.to_string();
-        let body = match tokio::time::timeout_at(deadline, b.send()).await {
-            Ok(Ok(r)) => r,
-            other => {
-                return Err(UpstreamError::Unavailable { host, reason: format!("{other:?}") });
-            }
-        };
-        match body.status().as_u16() {
-            200 | 206 => Ok(Response {
-                status: body.status(),
-                headers: body.headers().clone(),
-                endpoint: 0,
-                body,
-            }),
-            404 => Err(UpstreamError::NotFound { host }),
-            401 | 403 => Err(UpstreamError::Denied { host, reason: "x".into() }),
-            416 => Err(UpstreamError::RangeNotSatisfiable { host }),
-            s => Err(UpstreamError::Unavailable { host, reason: s.to_string() }),
+        let has = |class| move |(_, failure): &(&Endpoint, Failure)| failure.class() == class;
+        let reasons = failures
+            .iter()
+            .map(|(endpoint, failure)| format!("{}: {}", endpoint.authority(), failure.reason()));
+        let reason = reasons.take(MAX_REASONS).collect::<Vec<_>>().join("; ");
+        if !failures.is_empty() && failures.iter().all(has(ErrorClass::Refused)) {
+            return UpstreamError::Denied { host, reason };
         }
-    }
-
-    /// TEMP
-    pub fn health(&self) -> Health {
-        Health { reachable: true, last_error: String::new() }
-    }
-    /// TEMP
-    pub fn rate_limit(&self) -> Option<RateLimit> {
-        None
+        UpstreamError::Unavailable { host, reason }
     }
 }
-/// TEMP
-pub struct Health {
-    pub reachable: bool,
-    pub last_error: String,
-}
-/// TEMP
-pub struct RateLimit {
-    pub limit: u64,
-    pub remaining: u64,
-}
 
-impl Response {
-    /// The next piece of the body, `None` at its end. Cancel safe.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
-        self.body.chunk().await.map_err(BodyError::Broken)
-    }
+/// Error messages name at most this many endpoints.
+const MAX_REASONS: usize = 4;
 
-    /// The whole body, if it is at most `limit` bytes and complete before `deadline`.
-    pub async fn read_all(self, limit: usize, deadline: Instant) -> Result<Bytes, BodyError> {
-        let mut this = self;
-        let mut all = Vec::new();
-        let _ = deadline;
-        while let Some(c) = this.chunk().await? {
-            all.extend_from_slice(&c);
-            if all.len() > limit {
-                return Err(BodyError::TooLarge { limit });
-            }
-        }
-        Ok(all.into())
-    }
-    /// TEMP
-    pub fn content_length(&self) -> Option<u64> {
-        self.headers.get("content-length")?.to_str().ok()?.parse().ok()
-    }
-    /// TEMP
-    pub fn content_range(&self) -> Option<(u64, u64, Option<u64>)> {
-        let v =
-            self.headers.get("content-range")?.to_str().ok()?.strip_prefix("bytes ")?.to_owned();
-        let (r, t) = v.split_once('/')?;
-        let (a, b) = r.split_once('-')?;
-        Some((a.parse().ok()?, b.parse().ok()?, t.parse().ok()))
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the configuration: a proxy's URL may carry a password.
+        f.debug_struct("Upstream").field("host", &self.config.host).finish_non_exhaustive()
     }
 }

@@ -272,7 +272,7 @@ impl Cache {
         let response = place.upstream.send(request, deadline).await?;
         let skip = match response.status {
             StatusCode::PARTIAL_CONTENT => match response.content_range() {
-                Some((start, _, found)) if start == range.start && found == Some(total) => 0,
+                Some(found) if found.start == range.start && found.total == Some(total) => 0,
                 _ => {
                     return Err(Error::unavailable(
                         "the upstream sent another range than asked for",

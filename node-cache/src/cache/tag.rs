@@ -182,10 +182,7 @@ impl Cache {
             self.visibility.learn(place, &result);
         }
         let told = match result {
-            Ok(response) => response
-                .headers
-                .get("docker-content-digest")
-                .and_then(|value| value.to_str().ok()?.parse::<Digest>().ok()),
+            Ok(response) => response.content_digest(),
             // Some registries answer only GET.
             Err(UpstreamError::MethodRefused { .. }) => None,
             Err(error) => return Err(error.into()),

@@ -60,8 +60,8 @@ impl Fill {
         let response = self.place.upstream.send(request(ranged), deadline).await?;
         if response.status == StatusCode::PARTIAL_CONTENT {
             match response.content_range() {
-                Some((start, _, total)) if start == from => {
-                    return Ok(Source { total, skip: 0, response });
+                Some(range) if range.start == from => {
+                    return Ok(Source { total: range.total, skip: 0, response });
                 }
                 // It sends another range than it was asked for: take the whole and skip.
                 _ => {
