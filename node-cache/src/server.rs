@@ -5,6 +5,7 @@
 //! digests, ranges and two list parameters, all of which were parsed.
 
 pub mod admin;
+mod flush;
 mod listen;
 mod pull;
 mod respond;

@@ -153,21 +153,19 @@ impl Cache {
         // A small body with the wrong bytes was not sent yet: the next endpoint may do better.
         let mut attempts = place.upstream.config().endpoints.len().max(2);
         loop {
-            if let Some(under_way) = self.downloads.current(digest)
-                && !under_way.proves(place)
+            let under_way = self.downloads.current(digest);
+            let frontier =
+                under_way.as_ref().map_or(0, |download| download.follow().borrow().frontier);
+            if let Some(setback) = self.downloads.setback(digest)
+                && setback.turns_away(spec, frontier)
             {
+                let message = "larder has only the beginning of this blob";
+                return Err(Error::unavailable(message));
+            }
+            if under_way.is_some_and(|download| !download.proves(place)) {
                 self.prove(place, digest, proof, deadline).await?;
             }
-            let setback = self.downloads.setback(digest);
             let (download, started) = self.downloads.join_or_start(place, digest);
-            if let Some(setback) = setback {
-                let frontier = download.follow().borrow().frontier;
-                if setback.turns_away(spec, frontier) {
-                    let message =
-                        "larder has only the beginning of this blob and is fetching the rest";
-                    return Err(Error::unavailable(message));
-                }
-            }
             let outcome = if started { Outcome::Miss } else { Outcome::Joined };
             attempts = attempts.saturating_sub(1);
             match self.wait_until_open(&download, deadline).await {

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use prometheus::IntCounter;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Duration, Instant, timeout_at},
 };
 
 use super::{
@@ -124,10 +124,11 @@ impl Fill {
         let mut sink = sink;
         let mut pieced = held > 0;
         let mut fruitless = 0;
+        let mut last_byte = Instant::now();
         while total != Some(sink.frontier) {
             let endpoint = source.response.endpoint;
             let before = sink.frontier;
-            let (returned, pause) = self.pump(sink, source, total).await;
+            let (returned, pause) = self.pump(sink, source, total, &mut last_byte).await;
             sink = match returned {
                 Ok(sink) => sink,
                 Err(error) => {
@@ -138,13 +139,15 @@ impl Fill {
             fruitless = if sink.frontier > before { 0 } else { fruitless + 1 };
             let (reason, next) = match pause {
                 Pause::Complete => break,
-                Pause::Broken(reason) => (reason, endpoint),
+                Pause::Broken(reason) if fruitless == 0 => (reason, endpoint),
+                Pause::Broken(reason) => (reason, endpoint + 1),
                 Pause::Silent => ("no byte for too long".to_owned(), endpoint + 1),
             };
             let next = if self.single_source { endpoint } else { next };
             tracing::debug!(digest = %self.digest, frontier = sink.frontier, reason, "resuming a download");
             pieced = true;
-            source = match self.resume(sink.frontier, total, next, fruitless).await {
+            let give_up = last_byte + self.patience();
+            source = match self.resume(sink.frontier, total, next, fruitless, give_up).await {
                 Ok(source) => source,
                 Err(failure) => {
                     let failure = failure.unwrap_or_else(|| Failure::Stalled {
@@ -190,13 +193,16 @@ impl Fill {
         sink: Sink,
         source: Source,
         total: Option<u64>,
+        last_byte: &mut Instant,
     ) -> (Result<Sink, StoreError>, Pause) {
         let Source { mut response, mut skip, total: _ } = source;
-        let silence = self.place.upstream.config().timeouts.stall / 2;
         let mut received = sink.frontier;
         let mut sink = Writing::Idle(sink);
         loop {
-            let Ok(first) = timeout(silence, response.chunk()).await else {
+            // Half of the time for this connection, the other half for another one.
+            let half = Instant::now() + self.patience() / 2;
+            let silent = half.min(*last_byte + self.patience());
+            let Ok(first) = timeout_at(silent, response.chunk()).await else {
                 return (sink.settle().await, Pause::Silent);
             };
             let mut batch = Vec::new();
@@ -216,6 +222,7 @@ impl Fill {
                             bytes.truncate(room);
                         }
                         received += bytes.len() as u64;
+                        *last_byte = Instant::now();
                         size += bytes.len();
                         if !bytes.is_empty() {
                             batch.push(bytes);
@@ -242,6 +249,12 @@ impl Fill {
                 return (sink.settle().await, pause);
             }
         }
+    }
+
+    /// How long no byte may come. A little less than clients are kept waiting, so that the download
+    /// is the first to know: what comes next is then answered with 503 at once.
+    fn patience(&self) -> Duration {
+        self.place.upstream.config().timeouts.stall * 9 / 10
     }
 
     /// Compares the digest. The last byte is released as soon as it is right; making the file

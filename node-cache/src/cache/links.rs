@@ -40,11 +40,16 @@ impl Links {
         Ok(found)
     }
 
+    /// The same as [`add`](Self::add) in memory alone, at once; the caller has the file written.
+    pub(super) fn remember(&self, place: &Place, digest: &Digest) {
+        self.known.insert((place.key(), digest.clone()), ());
+    }
+
     /// Records that the upstream answered 200 for `digest` in this repository. The memory knows at
     /// once; the file follows.
     pub(super) async fn add(&self, place: &Place, digest: &Digest) -> Result<(), StoreError> {
+        self.remember(place, digest);
         let key = (place.key(), digest.clone());
-        self.known.insert(key.clone(), ());
         let (store, ((host, repository), digest)) = (self.store.clone(), key);
         blocking(move || store.link(&host, &repository, &digest)).await
     }

@@ -198,6 +198,7 @@ impl Cache {
     fn keep_manifest(self: &Arc<Self>, place: &Place, manifest: Manifest) -> Arc<Manifest> {
         let manifest = Arc::new(manifest);
         self.manifests.recent.insert(manifest.digest.clone(), manifest.clone());
+        self.links.remember(place, &manifest.digest);
         let (cache, place, kept) = (self.clone(), place.clone(), manifest.clone());
         self.tasks.spawn(async move {
             let linked = cache.links.add(&place, &kept.digest);

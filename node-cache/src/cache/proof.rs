@@ -48,6 +48,7 @@ impl Cache {
         Ok(())
     }
 
+    /// Whether the upstream has it, and how long it says it is.
     async fn head(
         &self,
         place: &Place,
@@ -63,7 +64,14 @@ impl Cache {
             identity: Identity::Configured,
             first_endpoint: 0,
         };
-        let response = place.upstream.send(request, deadline).await?;
+        let response = match place.upstream.send(request.clone(), deadline).await {
+            // Some registries answer only GET: its headers say the same, the body is dropped.
+            Err(UpstreamError::MethodRefused { .. }) => {
+                let request = Request { method: Method::GET, ..request };
+                place.upstream.send(request, deadline).await?
+            }
+            response => response?,
+        };
         Ok(response.content_length())
     }
 
@@ -74,21 +82,7 @@ impl Cache {
         deadline: Instant,
     ) -> Result<BlobAnswer, Error> {
         let target = Target::Blob(place.repository.clone(), digest.clone());
-        let total = match self.head(place, target.clone(), deadline).await {
-            // Some registries answer only GET: take its headers and drop the body.
-            Err(UpstreamError::MethodRefused { .. }) => {
-                let request = Request {
-                    method: Method::GET,
-                    target,
-                    accept: None,
-                    range: None,
-                    identity: Identity::Configured,
-                    first_endpoint: 0,
-                };
-                place.upstream.send(request, deadline).await?.content_length()
-            }
-            total => total?,
-        };
+        let total = self.head(place, target, deadline).await?;
         if let Err(error) = self.links.add(place, digest).await {
             self.store_failed(&error);
         }

@@ -136,8 +136,19 @@ impl Cache {
         if let Err(error) = &digest {
             self.forget_tag(place, tag, error).await;
         }
-        let digest = digest?;
-        let answer = self.manifest_by_digest(place, &digest, deadline).await?;
+        let mut digest = digest?;
+        let answer = match self.manifest_by_digest(place, &digest, deadline).await {
+            // It named a digest that it does not have: what the tag itself gives decides.
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let reference = Reference::Tag(tag.clone());
+                let identity = listing_identity(place);
+                let fetched = self.fetch_manifest_by_tag(place, reference, identity, deadline);
+                let manifest = fetched.await?;
+                digest = manifest.digest.clone();
+                ManifestAnswer { manifest, outcome: Outcome::Miss, stale: false }
+            }
+            answer => answer?,
+        };
 
         let now = Timestamp::now();
         let unmoved = record.filter(|record| record.digest == digest);

@@ -12,6 +12,8 @@ use hyper_util::{
 use tokio::{net::TcpListener, time::sleep};
 use tower::ServiceExt;
 
+use super::flush::{Flushes, Tracked};
+
 /// How long a client may take for its request's head, and how long a connection may idle between
 /// requests. Go clients send a request again if an idle connection was closed under it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,16 +48,19 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
         };
         // Small answers must not wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
+        let (router, flushes) = (router.clone(), Flushes::default());
+        let counted = flushes.clone();
         let service = service_fn(move |mut request: http::Request<Incoming>| {
-            let router = router.clone();
+            let (router, flushes) = (router.clone(), counted.clone());
             async move {
                 request.extensions_mut().insert(Peer(peer));
                 let answer = router.oneshot(request.map(axum::body::Body::new)).await;
-                Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
+                let answer = answer.unwrap_or_else(|never| match never {});
+                Ok::<_, Infallible>(answer.map(|body| flushes.before_failure(body)))
             }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful
+            .watch(builder.serve_connection(TokioIo::new(Tracked::new(stream, flushes)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 // Clients that fetch in chunks close after each: not an error worth a warning.

@@ -23,11 +23,13 @@ pub(super) fn check_realm(
     let mut url = Url::parse(realm).map_err(|_| Refusal::NotHttp)?;
     url.set_fragment(None);
     check_target(&url, reach)?;
-    if url.scheme() != "https" && endpoint.scheme() == "https" {
-        return Err(Refusal::Downgrade { host: shown_host(&url) });
-    }
-    if credentials && !is_own(&url, endpoint) && !is_listed(&url, listed) {
+    let trusted = is_own(&url, endpoint) || is_listed(&url, listed);
+    if credentials && !trusted {
         return Err(Refusal::ForeignRealm { host: shown_host(&url) });
+    }
+    // An endpoint without TLS may have its own token service without TLS, and nobody else's.
+    if url.scheme() != "https" && (endpoint.scheme() == "https" || !trusted) {
+        return Err(Refusal::Downgrade { host: shown_host(&url) });
     }
     Ok(url)
 }

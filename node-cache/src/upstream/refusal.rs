@@ -8,8 +8,8 @@ pub(super) enum Refusal {
     /// Not `http` or `https`, or no URL at all.
     #[error("it leads to something that is neither an http nor an https URL")]
     NotHttp,
-    /// From `https` to `http`.
-    #[error("it leads from https to plain http at {host}")]
+    /// To `http`, from `https` or to somebody else.
+    #[error("it leads to plain http at {host}")]
     Downgrade { host: String },
     /// `https://user:password@host`.
     #[error("it leads to a URL with credentials in it, at {host}")]

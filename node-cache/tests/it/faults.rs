@@ -25,10 +25,18 @@ use case::{Case, Ground};
 
 /// Every case of the table.
 fn table() -> Vec<&'static Case> {
-    [body::CASES, hang::CASES, range::CASES, status::CASES, manifest::CASES, redirect::CASES, auth::CASES]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        body::CASES,
+        hang::CASES,
+        range::CASES,
+        status::CASES,
+        manifest::CASES,
+        redirect::CASES,
+        auth::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The cases whose names contain `LARDER_CASE`, all by default.

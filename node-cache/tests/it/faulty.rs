@@ -24,9 +24,7 @@ mod serve;
 mod sink;
 mod wire;
 
-pub use content::{
-    Blob, Door, Image, Manifest, OCI_INDEX, OCI_MANIFEST, Repository, noise, seed, sha256, sha512,
-};
+pub use content::{Blob, Door, Image, Manifest, OCI_INDEX, OCI_MANIFEST, Repository, seed, sha512};
 pub use fault::{ALWAYS, Fault, On, TOKENS};
 pub use request::Seen;
 pub use serve::{ANONYMOUS_TOKEN, ROBOT_TOKEN};
@@ -178,7 +176,8 @@ impl Origin {
 
     /// What arrived, one request a line.
     pub fn story(&self) -> String {
-        self.seen().iter().map(|seen| format!("    {}\n", seen.line())).collect()
+        let lines: Vec<_> = self.seen().iter().map(|seen| format!("    {}", seen.line())).collect();
+        lines.join("\n")
     }
 }
 

@@ -21,11 +21,11 @@ mod metrics;
 mod store;
 
 pub use answer::{Answer, End};
-pub use call::{Call, Reading};
+pub use call::Call;
 pub use config::{NodeConfig, Upstream};
 pub use log::Log;
 pub use metrics::Metrics;
-pub use store::Store;
+pub use store::{Store, files_below};
 
 /// How long the server may take until it serves.
 const START: Duration = Duration::from_secs(20);
@@ -114,7 +114,7 @@ impl Larder {
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--log", "json", "--instance", "test", "--config"])
             .arg(self.config_path())
-            .env("RUST_LOG", "debug")
+            .env("RUST_LOG", "info,larder_node=debug,larder_node_cache=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -142,9 +142,9 @@ impl Larder {
     /// Waits for the end of the process.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
-        match timeout(Duration::from_secs(60), child.wait()).await {
+        match timeout(Duration::from_mins(1), child.wait()).await {
             Ok(status) => status.unwrap(),
-            Err(_) => panic!("the process did not end within 60 s"),
+            Err(late) => panic!("the process did not end within a minute: {late}"),
         }
     }
 

@@ -49,7 +49,9 @@ async fn a_page_of_tags_links_to_the_next_one_at_the_cache() {
             let answer = larder.get(&path).send().await;
             assert_eq!(answer.status, 200, "{path}: {}", answer.line());
             all.extend(tags(&answer.json()));
-            let Some(link) = answer.header("link") else { break };
+            let Some(link) = answer.header("link") else {
+                break;
+            };
             assert!(!link.contains(&origin.url()), "{link}");
             let (target, rel) = link.trim_start_matches('<').split_once('>').unwrap();
             assert!(rel.contains("rel=\"next\""), "{link}");

@@ -12,7 +12,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "the server's log belongs into the failure")]
 
+mod access;
+mod config;
 mod faults;
 mod faulty;
+mod hostile;
 mod larder;
+mod lists;
+mod names;
+mod process;
 mod pull;
+mod ranges;
+mod secrets;
+mod tags;

@@ -22,11 +22,13 @@ async fn served(tags: serde_json::Value) -> (Origin, Image, Larder) {
     (origin, image, larder)
 }
 
-/// The tag was pulled once; what happened so far at the origin is forgotten.
+/// The tag was pulled more than a second ago (requests within one join); what happened so far at
+/// the origin is forgotten.
 async fn pulled(tags: serde_json::Value) -> (Origin, Image, Larder) {
     let (origin, image, larder) = served(tags).await;
     larder.get(V1).send().await.is_whole(&image.index.bytes);
     assert!(larder.store().gets(&image.index.digest).await);
+    sleep(Duration::from_millis(1200)).await;
     origin.forget();
     (origin, image, larder)
 }
@@ -59,7 +61,6 @@ async fn a_tag_is_revalidated_by_head_at_every_request() {
 #[tokio::test]
 async fn a_tag_that_moved_is_served_as_it_is_now() {
     let (origin, old, larder) = pulled(json!({})).await;
-    sleep(Duration::from_millis(1200)).await;
     let new = origin.image(APP, "v1", 2, 1000);
     let head = larder.head(V1).send().await;
     assert_eq!(head.header("docker-content-digest"), Some(&*new.index.digest));
@@ -72,7 +73,6 @@ async fn a_tag_that_moved_is_served_as_it_is_now() {
 #[tokio::test]
 async fn thirty_two_clients_of_one_tag_share_one_check() {
     let (origin, image, larder) = pulled(json!({})).await;
-    sleep(Duration::from_millis(1200)).await;
     let answers = join_all((0..32).map(|_| larder.get(V1).send())).await;
     for answer in &answers {
         answer.is_whole(&image.index.bytes);
@@ -133,7 +133,6 @@ async fn f10_a_tag_is_served_stale_for_every_error_of_a_server() {
     ] {
         let told = format!("{fault:?}");
         let (origin, image, larder) = pulled(json!({})).await;
-        sleep(Duration::from_millis(1100)).await;
         origin.inject(APP, On::Any, fault, ALWAYS);
         for _ in 0..3 {
             let answer = larder.get(V1).send().await;
@@ -151,7 +150,8 @@ async fn f10_a_tag_is_served_stale_while_the_token_endpoint_has_no_quota() {
     origin.close_door(APP, door);
     let mut larder = Larder::serving([Upstream::at(HOST, &origin)]).await;
     larder.get(V1).send().await.is_whole(&image.index.bytes);
-    for fault in [Fault::TooMany { retry_after: 60 }, Fault::Status(503), Fault::HangBeforeHeaders] {
+    for fault in [Fault::TooMany { retry_after: 60 }, Fault::Status(503), Fault::HangBeforeHeaders]
+    {
         origin.heal(TOKENS);
         origin.inject(TOKENS, On::Tokens, fault, ALWAYS);
         // A new process has no token.
@@ -167,7 +167,6 @@ async fn a_refusal_is_never_answered_from_what_was_there_before() {
         [(401, 403, "DENIED"), (403, 403, "DENIED"), (404, 404, "MANIFEST_UNKNOWN")]
     {
         let (origin, _, larder) = pulled(json!({})).await;
-        sleep(Duration::from_millis(1100)).await;
         origin.inject(APP, On::Any, Fault::Status(status), ALWAYS);
         larder.get(V1).send().await.is_error(seen, code);
         assert_eq!(larder.head(V1).send().await.status, seen);
@@ -181,7 +180,6 @@ async fn a_refusal_is_never_answered_from_what_was_there_before() {
 #[tokio::test]
 async fn a_deleted_tag_is_gone_and_comes_back() {
     let (origin, image, larder) = pulled(json!({"negativeTTL": "1s"})).await;
-    sleep(Duration::from_millis(1100)).await;
     origin.edit(APP, |repository| drop(repository.tags.remove("v1")));
     larder.get(V1).send().await.is_error(404, "MANIFEST_UNKNOWN");
     origin.edit(APP, |repository| repository.put_image("v1", &image));

@@ -74,7 +74,7 @@ impl Fill {
         Ok(Source { total: response.content_length(), skip: from, response })
     }
 
-    /// Replaces a broken connection, for at most as long as a client may be left without a byte.
+    /// Replaces a broken connection, before `deadline`.
     /// `Err(None)` means that no endpoint could take over in time.
     pub(super) async fn resume(
         &self,
@@ -82,10 +82,8 @@ impl Fill {
         total: Option<u64>,
         first: usize,
         mut fruitless: u32,
+        deadline: Instant,
     ) -> Result<Source, Option<Failure>> {
-        let stall = self.place.upstream.config().timeouts.stall;
-        // Half of the time was spent waiting, if it fell silent.
-        let deadline = Instant::now() + stall / 2;
         let mut endpoint = first;
         loop {
             if fruitless >= FRUITLESS || Instant::now() >= deadline {

@@ -318,6 +318,9 @@ async fn t17_no_secret_is_logged_or_shown() {
         .with_max_level(tracing::Level::DEBUG)
         .with_writer(move || writer.clone())
         .finish();
+    // With a single subscriber in the process, a log line that another test's thread reaches first
+    // is switched off for all threads.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let guard = tracing::subscriber::set_default(subscriber);
 
     let count = AtomicUsize::new(0);

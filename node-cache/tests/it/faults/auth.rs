@@ -137,7 +137,9 @@ pub const CASES: &[Case] = &[
         name: "t02_a_realm_with_user_info_is_not_the_host_it_looks_like",
         story: "http://127.0.0.1@127.0.0.3/ is at 127.0.0.3.",
         upstream: |_, upstream| upstream.shared(&["**"]),
-        arrange: |g| bearer(g, format!("http://127.0.0.1@{}/token", g.sink.address()), false),
+        arrange: |g| {
+            bearer(g, format!("http://127.0.0.1@{}/token", g.sink.address()), false);
+        },
         steps: &[Ask(LAYER, REFUSED)],
         then: &[Check::SinkUntouched],
         ..CASE
@@ -145,7 +147,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "t04_the_metadata_service_is_no_realm",
         story: "Neither with credentials nor without.",
-        arrange: |g| bearer(g, "http://169.254.169.254/latest/api/token".to_owned(), true),
+        arrange: |g| {
+            bearer(g, "http://169.254.169.254/latest/api/token".to_owned(), true);
+        },
         steps: &[Ask(LAYER, REFUSED.within(3)), Ask(BY_TAG, REFUSED.within(3))],
         then: &[Check::NotStored],
         ..CASE

@@ -84,12 +84,7 @@ pub const CASES: &[Case] = &[
         name: "f09_fin_always_ends_with_fin",
         story: "Nobody ever gets past the middle: good bytes, then FIN; afterwards it resumes.",
         arrange: |g| g.blob(Fault::FinAt(MIDDLE), ALWAYS),
-        steps: &[
-            Ask(LAYER, prefix(MIDDLE)),
-            Now(Check::NotStored),
-            Heal,
-            Ask(LAYER, WHOLE),
-        ],
+        steps: &[Ask(LAYER, prefix(MIDDLE)), Now(Check::NotStored), Heal, Ask(LAYER, WHOLE)],
         then: &[Check::Resumed("bytes=700000-"), Check::Stored],
         ..CASE
     },
@@ -254,7 +249,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "t05_a_wrong_digest_header_is_not_passed_on",
         story: "The bytes are right, the header names another digest.",
-        arrange: |g| g.always(On::Blobs, Fault::Header("Docker-Content-Digest", Some(WRONG))),
+        arrange: |g| {
+            g.always(On::Blobs, Fault::Header("Docker-Content-Digest", Some(WRONG)));
+        },
         steps: &[Ask(LAYER, WHOLE_OR_503)],
         then: &[Check::BlobGetsWithin(1, 3)],
         ..CASE

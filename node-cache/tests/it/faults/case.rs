@@ -61,8 +61,6 @@ pub enum Step {
     Crowd(usize, Ask, Want),
     /// All faults of the repository end.
     Heal,
-    /// Something else begins.
-    Then(fn(&Ground)),
     /// The upstream's port is closed.
     Stop,
     /// The upstream's port is open again.
@@ -133,9 +131,8 @@ impl Case {
         if wrong.is_empty() {
             return None;
         }
-        let wrong: String = wrong.iter().map(|text| format!("  {text}\n")).collect();
-        let seen = ground.origin.story();
-        Some(format!("{}: {}\n{wrong}  the upstream saw:\n{seen}", self.name, self.story))
+        let (wrong, seen) = (wrong.join("\n  "), ground.origin.story());
+        Some(format!("{}: {}\n  {wrong}\n  the upstream saw:\n{seen}", self.name, self.story))
     }
 
     async fn step(&self, step: &Step, ground: &Ground, larder: &Larder) -> Vec<String> {
@@ -152,7 +149,6 @@ impl Case {
             quiet => {
                 match quiet {
                     Step::Heal => ground.origin.heal(REPOSITORY),
-                    Step::Then(change) => change(ground),
                     Step::Stop => ground.origin.stop().await,
                     Step::Start => ground.origin.restart().await,
                     Step::Pause(seconds) => sleep(Duration::from_secs(*seconds)).await,

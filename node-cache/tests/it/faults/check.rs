@@ -50,9 +50,13 @@ pub enum Check {
     /// No credentials and no cookies arrived at the second or the foreign origin.
     NoCredentialsElsewhere,
     /// Token requests arrived at the origin, with or without the robot's password.
-    TokensAsked { password: bool },
+    TokensAsked {
+        password: bool,
+    },
     /// The same at the foreign origin.
-    ForeignTokensAsked { password: bool },
+    ForeignTokensAsked {
+        password: bool,
+    },
     /// So many token requests arrived at the origin.
     TokenRequests(usize),
 }
@@ -62,7 +66,7 @@ impl Check {
     pub async fn fails(&self, ground: &Ground, larder: &Larder) -> Option<String> {
         let (origin, path) = (&ground.origin, ground.blob_path());
         let blob_gets = || origin.requests("GET", &path);
-        let last_range = || blob_gets().last().and_then(|seen| range(seen)).unwrap_or_default();
+        let last_range = || blob_gets().last().and_then(range).unwrap_or_default();
         let total = || origin.seen().iter().map(Seen::sent).sum::<u64>();
         let (layer, manifest) = (&ground.image.layer.digest, &ground.image.manifest.digest);
         let store = larder.store();
@@ -94,9 +98,7 @@ impl Check {
                 let linked = || store.has_link(&ground.host, REPOSITORY, layer);
                 (eventually(5, async || linked()).await, String::new())
             }
-            Self::NotLinked => {
-                (!store.has_link(&ground.host, REPOSITORY, layer), String::new())
-            }
+            Self::NotLinked => (!store.has_link(&ground.host, REPOSITORY, layer), String::new()),
             Self::SinkUntouched => {
                 let heard = ground.sink.heard();
                 (heard.is_empty(), format!("{heard:?}"))

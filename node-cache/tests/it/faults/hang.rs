@@ -41,9 +41,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "f08_a_short_first_byte_timeout_is_kept",
         story: "timeouts.firstByte: 1s.",
-        upstream: |_, upstream| {
-            upstream.set("timeouts", serde_json::json!({"firstByte": "1s"}))
-        },
+        upstream: |_, upstream| upstream.set("timeouts", serde_json::json!({"firstByte": "1s"})),
         arrange: |g| g.always(On::Any, Fault::HangBeforeHeaders),
         steps: &[Ask(LAYER, UNAVAILABLE.within(4))],
         ..CASE
@@ -88,7 +86,9 @@ pub const CASES: &[Case] = &[
         name: "f08_a_small_blob_that_drips_is_streamed_after_five_seconds",
         story: "12 bytes, one a second: headers within 10 s, whole in the end.",
         size: 12,
-        arrange: |g| g.blob(Fault::Drip { from: 0, step: 1, every: SECOND }, ALWAYS),
+        arrange: |g| {
+            g.blob(Fault::Drip { from: 0, step: 1, every: SECOND }, ALWAYS);
+        },
         steps: &[Ask(LAYER, WHOLE.first_byte(9).within(20))],
         then: &[Check::BlobGets(1), Check::Stored],
         ..CASE
@@ -96,7 +96,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "f08_a_large_blob_that_ends_in_a_drip_is_served",
         story: "The last 12 bytes come one a second: slow is not stalled.",
-        arrange: |g| g.blob(Fault::Drip { from: 1_499_988, step: 1, every: SECOND }, ALWAYS),
+        arrange: |g| {
+            g.blob(Fault::Drip { from: 1_499_988, step: 1, every: SECOND }, ALWAYS);
+        },
         steps: &[Ask(LAYER, WHOLE.first_byte(3).within(25))],
         then: &[Check::BlobGets(1), Check::Stored],
         ..CASE

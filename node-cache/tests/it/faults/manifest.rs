@@ -39,7 +39,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "a_plain_text_content_type_is_read_from_the_manifest",
         story: "text/plain would be taken for schema 1.",
-        arrange: |g| g.always(On::Manifests, Fault::Header("Content-Type", Some("text/plain"))),
+        arrange: |g| {
+            g.always(On::Manifests, Fault::Header("Content-Type", Some("text/plain")));
+        },
         steps: &[Ask(BY_TAG, WHOLE), Ask(BY_TAG.head(), NOTHING)],
         ..CASE
     },
@@ -77,7 +79,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "t05_a_wrong_digest_header_of_a_tag_is_not_believed",
         story: "The header names another digest than that of the bytes.",
-        arrange: |g| g.always(On::Tags, Fault::Header("Docker-Content-Digest", Some(WRONG))),
+        arrange: |g| {
+            g.always(On::Tags, Fault::Header("Docker-Content-Digest", Some(WRONG)));
+        },
         steps: &[Ask(BY_TAG, WHOLE_OR_503)],
         ..CASE
     },
@@ -98,7 +102,9 @@ pub const CASES: &[Case] = &[
     Case {
         name: "f09_a_manifest_that_breaks_off_once_is_fetched_again",
         story: "FIN inside the manifest.",
-        arrange: |g| g.origin.inject("team/app", On::Manifests, Fault::FinAt(20), 2),
+        arrange: |g| {
+            g.origin.inject("team/app", On::Manifests, Fault::FinAt(20), 2);
+        },
         steps: &[Ask(MANIFEST, WHOLE_OR_503), Heal, Ask(MANIFEST, WHOLE)],
         then: &[Check::ManifestStored],
         ..CASE
@@ -108,7 +114,10 @@ pub const CASES: &[Case] = &[
         story: "More than containerd itself would take.",
         arrange: |g| {
             let padding = "x".repeat(5 << 20);
-            replace(g, format!("{{\"mediaType\":\"{OCI_INDEX}\",\"manifests\":[],\"x\":\"{padding}\"}}"));
+            replace(
+                g,
+                format!("{{\"mediaType\":\"{OCI_INDEX}\",\"manifests\":[],\"x\":\"{padding}\"}}"),
+            );
         },
         steps: &[Ask(BY_TAG, UNAVAILABLE), Ask(MANIFEST, UNAVAILABLE), Ask(LAYER, WHOLE)],
         then: &[Check::ManifestNotStored],

@@ -121,7 +121,13 @@ pub const CASES: &[Case] = &[
     Case {
         name: "f07_a_stored_blob_needs_no_upstream",
         story: "Fetched once, then the port is closed.",
-        steps: &[Ask(LAYER, WHOLE), Now(Check::Stored), Now(Check::Linked), Stop, Ask(LAYER, WHOLE)],
+        steps: &[
+            Ask(LAYER, WHOLE),
+            Now(Check::Stored),
+            Now(Check::Linked),
+            Stop,
+            Ask(LAYER, WHOLE),
+        ],
         then: &[Check::BlobGets(1)],
         ..CASE
     },

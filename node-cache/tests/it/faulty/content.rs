@@ -114,7 +114,8 @@ impl Image {
     /// An image of its own for every seed.
     pub fn generate(seed: u64, layer_size: usize) -> Self {
         let layer = Blob::noise(seed, layer_size);
-        let config = Blob::new(format!("{{\"architecture\":\"amd64\",\"os\":\"linux\",\"seed\":{seed}}}"));
+        let config =
+            Blob::new(format!("{{\"architecture\":\"amd64\",\"os\":\"linux\",\"seed\":{seed}}}"));
         let manifest = Manifest::image(&config, &layer);
         Self { index: Manifest::index(&manifest), manifest, config, layer }
     }

@@ -88,7 +88,9 @@ impl Reply {
     /// The answer to a request with `Range`; unsatisfiable ones get 416, odd ones everything.
     pub(super) fn cut_to(mut self, range: &str) -> Self {
         let total = self.body.len();
-        let Some((first, last)) = satisfy(range, total) else { return self };
+        let Some((first, last)) = satisfy(range, total) else {
+            return self;
+        };
         if first >= total {
             return Self::error(416).with("Content-Range", format!("bytes */{total}"));
         }

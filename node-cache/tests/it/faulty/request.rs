@@ -46,8 +46,10 @@ impl Seen {
 
     /// Method, path and range, for failure messages.
     pub fn line(&self) -> String {
+        // Enough of a digest to tell it from the others.
+        let path: String = self.path.chars().take(self.path.find(':').unwrap_or(100) + 9).collect();
         let range = self.header("range").map(|range| format!(" [{range}]")).unwrap_or_default();
-        format!("{} {}{range}", self.method, self.path)
+        format!("{} {path}{range} (connection {})", self.method, self.connection)
     }
 
     pub(super) fn target(&self) -> Target {

@@ -20,10 +20,16 @@ pub const ANONYMOUS_TOKEN: &str = "canary-anonymous-token";
 /// What `robot:s3cret` gets from the token endpoint.
 pub const ROBOT_TOKEN: &str = "canary-robot-token";
 
-pub(super) async fn connection(mut stream: TcpStream, id: u64, shared: Arc<Shared>) -> io::Result<()> {
+pub(super) async fn connection(
+    mut stream: TcpStream,
+    id: u64,
+    shared: Arc<Shared>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     loop {
-        let Some(seen) = Seen::read(&mut stream, id).await? else { return Ok(()) };
+        let Some(seen) = Seen::read(&mut stream, id).await? else {
+            return Ok(());
+        };
         let is_head = seen.method == "HEAD";
         shared.lock().seen.push(seen.clone());
         let reply = answer(&shared, &seen, is_head);
@@ -45,9 +51,10 @@ fn answer(shared: &Shared, seen: &Seen, is_head: bool) -> Reply {
     let mut state = shared.lock();
     let (repository, kind) = target.subject();
     // The last hop of a chain is the content: the fault was taken at the first.
-    let faults = match seen.path.starts_with("/hop/") {
-        true => Vec::new(),
-        false => state.faults.take(repository, kind, is_head),
+    let faults = if seen.path.starts_with("/hop/") {
+        Vec::new()
+    } else {
+        state.faults.take(repository, kind, is_head)
     };
     let mut reply = content(&state.repositories, &target, seen);
     let whole = |fault: &Fault| matches!(fault, Fault::RangeIgnored | Fault::RangeFromZero);

@@ -18,7 +18,7 @@ use super::reply::{Framing, Reply, Stop};
 
 const PIECE: usize = 64 << 10;
 /// Longer than any deadline of the cache.
-const FOREVER: Duration = Duration::from_secs(120);
+const FOREVER: Duration = Duration::from_mins(2);
 
 /// Whether the connection can take another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +57,8 @@ pub(super) async fn send(
             sleep(pace.every).await;
         }
     }
-    while reply.endless {
-        piece(stream, &reply, Bytes::from_static(&[b' '; 16 << 10])).await?;
-        sent.fetch_add(16 << 10, Ordering::Relaxed);
+    if reply.endless {
+        return endless(stream, &reply, sent).await;
     }
     stream.flush().await?;
     match reply.stop {
@@ -105,6 +104,15 @@ async fn piece(stream: &mut TcpStream, reply: &Reply, bytes: Bytes) -> io::Resul
     stream.write_all(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
     stream.write_all(&bytes).await?;
     stream.write_all(b"\r\n").await
+}
+
+/// Until the other side has had enough, and at the latest when it is clear that it never will.
+async fn endless(stream: &mut TcpStream, reply: &Reply, sent: &AtomicU64) -> io::Result<After> {
+    while sent.load(Ordering::Relaxed) < 256 << 20 {
+        piece(stream, reply, Bytes::from_static(&[b' '; 16 << 10])).await?;
+        sent.fetch_add(16 << 10, Ordering::Relaxed);
+    }
+    hang(stream).await
 }
 
 async fn fin(stream: &mut TcpStream) -> io::Result<After> {

@@ -12,7 +12,7 @@ use tokio::{
 use super::{Answer, End};
 
 /// More than any bound of the server; an answer that takes longer is [`End::Hung`].
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A request in the making.
 #[derive(Clone, Debug)]
@@ -60,7 +60,9 @@ impl Call {
             reading.read_head().await
         };
         let opened = timeout(PATIENCE, opening).await.unwrap_or(Err(End::Hung));
-        reading.end = opened.err();
+        if let Err(end) = opened {
+            reading.end = Some(end);
+        }
         reading
     }
 }
@@ -155,7 +157,9 @@ impl Reading {
     }
 
     async fn read(&mut self) -> Result<(), End> {
-        let Some(stream) = &mut self.stream else { return Err(End::Refused) };
+        let Some(stream) = &mut self.stream else {
+            return Err(End::Refused);
+        };
         self.raw.reserve(128 << 10);
         match stream.read_buf(&mut self.raw).await {
             Ok(0) => Err(End::Fin),

@@ -84,7 +84,8 @@ impl NodeConfig {
 
     /// The files that the document names, by name.
     pub fn files(&self) -> Vec<(String, String)> {
-        let token = self.report_token.iter().map(|token| ("report-token".to_owned(), token.clone()));
+        let token =
+            self.report_token.iter().map(|token| ("report-token".to_owned(), token.clone()));
         self.upstreams.iter().filter_map(|upstream| upstream.file.clone()).chain(token).collect()
     }
 
