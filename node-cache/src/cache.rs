@@ -93,7 +93,8 @@ impl Cache {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        let links = Arc::new(links::Links::new(store.clone()));
+        let links =
+            Arc::new(links::Links::new(store.clone(), tasks.clone(), metrics.store_errors.clone()));
         Self {
             downloads: Arc::new(download::Downloads::new(
                 store.clone(),

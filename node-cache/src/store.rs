@@ -120,7 +120,8 @@ impl Store {
         self.layout.link(host, repository, digest).is_file()
     }
 
-    /// Records that the upstream answered 200 for `digest` in `repository`.
+    /// Records that the upstream answered 200 for `digest` in `repository`. Not synced: what a power
+    /// cut loses costs one request to the upstream.
     pub fn link(
         &self,
         host: &UpstreamHost,

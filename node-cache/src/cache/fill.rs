@@ -28,6 +28,7 @@ use crate::{
     metrics::FillEnd,
     oci::{Digest, Hasher},
     store::{Partial, Store, StoreError},
+    upstream::UpstreamError,
 };
 use sink::{Sink, Writing};
 use source::Source;
@@ -66,62 +67,27 @@ enum Pause {
     Silent,
 }
 
+/// What there is of a blob before its download.
+enum Look {
+    Stored,
+    Nothing,
+    Partial(Partial, u64),
+}
+
 impl Fill {
     pub(super) async fn run(self, progress: watch::Sender<Progress>) -> Result<FillEnd, Ended> {
-        let failed = |failure, held| Ended { failure, held, next_endpoint: self.first_endpoint };
-        let opened = self.open(&progress).await;
-        let opened = opened.map_err(|error| failed(store_failure(&error), 0))?;
-        let Some((partial, held)) = opened else {
-            return Err(failed(Failure::Stored, 0));
-        };
-
-        // The file is hashed again while the upstream is asked: what it holds may never have
-        // reached the disk before a power cut.
-        let sink = Sink {
-            partial: partial.clone(),
-            hasher: Hasher::new(self.digest.algorithm()),
-            frontier: 0,
-            reserved: 0,
-            progress: progress.clone(),
-        };
-        let asked = self.connect(held, self.first_endpoint, Instant::now() + super::BUDGET);
-        let (rehashed, source) = tokio::join!(blocking(move || sink.rehash(held)), asked);
-        let sink = match rehashed {
-            Ok(sink) => sink,
-            Err(error) => {
-                self.give_up(&partial).await;
-                return Err(failed(store_failure(&error), held));
-            }
-        };
-        let mut source = match source {
-            Ok(source) => source,
-            Err(error) => {
-                self.give_up(&partial).await;
-                return Err(failed(error.into(), held));
-            }
-        };
-        if let Err(error) = self.links.add(&self.place, &self.digest).await {
-            // The bytes can be served to this client all the same; the next one costs a HEAD.
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot write a link");
-        }
-        let total = source.total;
-        if total.is_some_and(|total| total < sink.frontier) {
+        let (mut sink, mut source) = self.start(&progress).await?;
+        let (partial, total, held) = (sink.partial.clone(), source.total, sink.frontier);
+        if total.is_some_and(|total| total < held) {
             // What an earlier attempt left is longer than the content.
-            return Err(self.reject(sink.partial, true).await);
+            return Err(self.reject(partial, true).await);
         }
-        if let Some(total) = total {
-            let reserving = partial.clone();
-            if let Err(error) = blocking(move || reserving.reserve(total)).await {
-                self.give_up(&partial).await;
-                return Err(failed(store_failure(&error), held));
-            }
-        }
+        self.links.remember(&self.place, &self.digest);
         progress.send_modify(|progress| {
             progress.total = total;
             progress.stage = Stage::Streaming;
         });
 
-        let mut sink = sink;
         let mut pieced = held > 0;
         let mut fruitless = 0;
         let mut last_byte = Instant::now();
@@ -133,7 +99,7 @@ impl Fill {
                 Ok(sink) => sink,
                 Err(error) => {
                     self.give_up(&partial).await;
-                    return Err(failed(store_failure(&error), before));
+                    return Err(self.failed(store_failure(&error), before));
                 }
             };
             fruitless = if sink.frontier > before { 0 } else { fruitless + 1 };
@@ -162,29 +128,76 @@ impl Fill {
         self.conclude(sink, pieced).await
     }
 
-    /// Opens the file of an earlier attempt or a new one; none if the content is stored already,
-    /// by a download that ended between the request's look at the store and now.
-    async fn open(
-        &self,
-        progress: &watch::Sender<Progress>,
-    ) -> Result<Option<(Partial, u64)>, StoreError> {
-        let (store, digest, fresh) = (self.store.clone(), self.digest.clone(), self.single_source);
-        let opened = blocking(move || {
-            if store.blob(&digest)?.is_some() {
-                return Ok(None);
-            }
-            let partial = store.partial(&digest)?;
-            if fresh {
+    fn failed(&self, failure: Failure, held: u64) -> Ended {
+        Ended { failure, held, next_endpoint: self.first_endpoint }
+    }
+
+    /// Asks the upstream and gets the file ready. Nothing is created for content that the upstream
+    /// does not give.
+    async fn start(&self, progress: &watch::Sender<Progress>) -> Result<(Sink, Source), Ended> {
+        let store_failed = |error: StoreError| self.failed(store_failure(&error), 0);
+        let leftover = match self.look().await.map_err(store_failed)? {
+            Look::Stored => return Err(self.failed(Failure::Stored, 0)),
+            Look::Nothing => None,
+            Look::Partial(partial, held) => Some((partial, held)),
+        };
+        let held = leftover.as_ref().map_or(0, |(_, held)| *held);
+        let asked = self.connect(held, self.first_endpoint, Instant::now() + super::BUDGET);
+        let upstream_failed = |error: UpstreamError| self.failed(error.into(), held);
+        let (sink, source) = if let Some((partial, held)) = leftover {
+            // The file is hashed again while the upstream is asked: what it holds may never have
+            // reached the disk before a power cut.
+            let sink = self.sink(partial, progress);
+            let (sink, source) = tokio::join!(blocking(move || sink.rehash(held)), asked);
+            (sink.map_err(store_failed)?, source.map_err(upstream_failed)?)
+        } else {
+            let source = asked.await.map_err(upstream_failed)?;
+            let (store, digest) = (self.store.clone(), self.digest.clone());
+            let created = blocking(move || {
+                let partial = store.partial(&digest)?;
                 partial.truncate(0)?;
+                Ok(partial)
+            });
+            (self.sink(created.await.map_err(store_failed)?, progress), source)
+        };
+        if let Some(total) = source.total {
+            let partial = sink.partial.clone();
+            if let Err(error) = blocking(move || partial.reserve(total)).await {
+                self.give_up(&sink.partial).await;
+                return Err(self.failed(store_failure(&error), held));
             }
-            let held = partial.length()?;
-            Ok(Some((partial, held)))
-        })
-        .await?;
-        if let Some((partial, _)) = &opened {
-            progress.send_modify(|progress| progress.file = Some(partial.file().clone()));
         }
-        Ok(opened)
+        Ok((sink, source))
+    }
+
+    /// What is there already: by an earlier attempt, or by a download that ended between the
+    /// request's look at the store and now.
+    async fn look(&self) -> Result<Look, StoreError> {
+        let (store, digest, fresh) = (self.store.clone(), self.digest.clone(), self.single_source);
+        blocking(move || {
+            if store.blob(&digest)?.is_some() {
+                return Ok(Look::Stored);
+            }
+            match store.leftover(&digest)? {
+                Some(partial) if !fresh => {
+                    let held = partial.length()?;
+                    Ok(Look::Partial(partial, held))
+                }
+                _ => Ok(Look::Nothing),
+            }
+        })
+        .await
+    }
+
+    fn sink(&self, partial: Partial, progress: &watch::Sender<Progress>) -> Sink {
+        progress.send_modify(|progress| progress.file = Some(partial.file().clone()));
+        Sink {
+            partial,
+            hasher: Hasher::new(self.digest.algorithm()),
+            frontier: 0,
+            reserved: 0,
+            progress: progress.clone(),
+        }
     }
 
     /// Moves bytes until the body ends, breaks or falls silent.
@@ -274,7 +287,10 @@ impl Fill {
                 })
             });
             return match committed.await {
-                Ok(()) => Ok(FillEnd::Stored),
+                Ok(()) => {
+                    self.links.add(&self.place, &self.digest);
+                    Ok(FillEnd::Stored)
+                }
                 Err(error) => {
                     tracing::error!(%digest, error = &error as &dyn std::error::Error, "a blob cannot be kept");
                     Ok(FillEnd::NotKept)

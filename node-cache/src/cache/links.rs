@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use moka::sync::Cache;
+use prometheus::IntCounter;
+use tokio_util::task::TaskTracker;
 
 use super::{Place, PlaceKey, blocking};
 use crate::{
@@ -16,14 +18,17 @@ use crate::{
 pub(super) struct Links {
     store: Arc<Store>,
     known: Cache<(PlaceKey, Digest), ()>,
+    tasks: TaskTracker,
+    errors: IntCounter,
 }
 
 /// Some 300 bytes each.
 const KNOWN: u64 = 20_000;
 
 impl Links {
-    pub(super) fn new(store: Arc<Store>) -> Self {
-        Self { store, known: Cache::new(KNOWN) }
+    /// Files are written on `tasks`; what fails there is counted in `errors`.
+    pub(super) fn new(store: Arc<Store>, tasks: TaskTracker, errors: IntCounter) -> Self {
+        Self { store, known: Cache::new(KNOWN), tasks, errors }
     }
 
     /// Whether the upstream was seen to have `digest` in this repository.
@@ -40,17 +45,21 @@ impl Links {
         Ok(found)
     }
 
-    /// The same as [`add`](Self::add) in memory alone, at once; the caller has the file written.
+    /// Takes note, in memory, that the upstream answered 200 for `digest` in this repository.
     pub(super) fn remember(&self, place: &Place, digest: &Digest) {
         self.known.insert((place.key(), digest.clone()), ());
     }
 
-    /// Records that the upstream answered 200 for `digest` in this repository. The memory knows at
-    /// once; the file follows.
-    pub(super) async fn add(&self, place: &Place, digest: &Digest) -> Result<(), StoreError> {
+    /// The same, and has the file written off the client's path.
+    pub(super) fn add(&self, place: &Place, digest: &Digest) {
         self.remember(place, digest);
-        let key = (place.key(), digest.clone());
-        let (store, ((host, repository), digest)) = (self.store.clone(), key);
-        blocking(move || store.link(&host, &repository, &digest)).await
+        let (store, errors) = (self.store.clone(), self.errors.clone());
+        let ((host, repository), digest) = (place.key(), digest.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = blocking(move || store.link(&host, &repository, &digest)).await {
+                errors.inc();
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot write a link");
+            }
+        });
     }
 }

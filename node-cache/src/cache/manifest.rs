@@ -135,6 +135,12 @@ impl Cache {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<Arc<Manifest>, Error> {
+        // Another request's fetch may have ended between this one's look and here.
+        if let Some(manifest) = self.manifests.recent.get(digest)
+            && self.links.has(place, digest).await?
+        {
+            return Ok(manifest);
+        }
         let endpoints = place.upstream.config().endpoints.len();
         let mut problem = Error::unavailable("the upstream gave no manifest");
         for first_endpoint in 0..endpoints.max(2) {
@@ -198,14 +204,11 @@ impl Cache {
     fn keep_manifest(self: &Arc<Self>, place: &Place, manifest: Manifest) -> Arc<Manifest> {
         let manifest = Arc::new(manifest);
         self.manifests.recent.insert(manifest.digest.clone(), manifest.clone());
-        self.links.remember(place, &manifest.digest);
-        let (cache, place, kept) = (self.clone(), place.clone(), manifest.clone());
+        self.links.add(place, &manifest.digest);
+        let (cache, kept) = (self.clone(), manifest.clone());
         self.tasks.spawn(async move {
-            let linked = cache.links.add(&place, &kept.digest);
-            let (store, stored) = (cache.store.clone(), kept.clone());
-            let stored = blocking(move || store.put(&stored.digest, &stored.bytes));
-            let (linked, stored) = tokio::join!(linked, stored);
-            for error in [linked.err(), stored.err()].into_iter().flatten() {
+            let store = cache.store.clone();
+            if let Err(error) = blocking(move || store.put(&kept.digest, &kept.bytes)).await {
                 cache.store_failed(&error);
             }
         });

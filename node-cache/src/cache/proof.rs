@@ -42,9 +42,7 @@ impl Cache {
             }
             Err(error) => return Err(error.into()),
         }
-        if let Err(error) = self.links.add(place, digest).await {
-            self.store_failed(&error);
-        }
+        self.links.add(place, digest);
         Ok(())
     }
 
@@ -83,9 +81,7 @@ impl Cache {
     ) -> Result<BlobAnswer, Error> {
         let target = Target::Blob(place.repository.clone(), digest.clone());
         let total = self.head(place, target, deadline).await?;
-        if let Err(error) = self.links.add(place, digest).await {
-            self.store_failed(&error);
-        }
+        self.links.add(place, digest);
         Ok(BlobAnswer { total, range: None, body: None, outcome: Outcome::PassThrough })
     }
 }

@@ -28,8 +28,15 @@ type TagKey = (PlaceKey, Tag);
 /// Checks under way, and tags that the upstream does not have.
 #[derive(Debug)]
 pub(super) struct TagChecks {
-    checks: future::Cache<TagKey, Result<Digest, Error>>,
+    checks: future::Cache<TagKey, Check>,
     missing: future::Cache<TagKey, Missing>,
+}
+
+/// What the upstream said, and when it had said it.
+#[derive(Clone, Debug)]
+struct Check {
+    outcome: Result<Digest, Error>,
+    ended: Instant,
 }
 
 /// A tag that the upstream does not have, and for how long that is remembered.
@@ -55,8 +62,7 @@ impl Expiry<TagKey, Missing> for MissingExpiry {
 impl Default for TagChecks {
     fn default() -> Self {
         Self {
-            // Only joins what is under way: the outcome is removed as soon as it is there, so that
-            // the next pull sees a tag that moved a moment ago.
+            // Long enough for requests that have arrived and were not looked at yet.
             checks: future::Cache::builder()
                 .max_capacity(10_000)
                 .time_to_live(Duration::from_secs(1))
@@ -73,7 +79,7 @@ impl Cache {
     /// `GET` or `HEAD` of a manifest by tag.
     pub async fn tag(self: &Arc<Self>, place: &Place, tag: &Tag) -> Result<ManifestAnswer, Error> {
         Self::check_policy(place)?;
-        let full = super::deadline();
+        let (asked, full) = (Instant::now(), super::deadline());
         let (store, key) = (self.store.clone(), (place.key(), tag.clone()));
         let ((host, repository), wanted) = key.clone();
         let record = blocking(move || store.tag(&host, &repository, &wanted)).await;
@@ -101,7 +107,7 @@ impl Cache {
             None => full,
         };
         let refreshed =
-            timeout_at(deadline, self.refresh_tag(place, tag, stale.as_ref(), deadline));
+            timeout_at(deadline, self.refresh_tag(place, tag, stale.as_ref(), asked, deadline));
         let refreshed = refreshed.await.unwrap_or_else(|_| {
             Err(Error::unavailable(format!("{} did not answer in time", place.host())))
         });
@@ -124,15 +130,21 @@ impl Cache {
         place: &Place,
         tag: &Tag,
         record: Option<&TagRecord>,
+        asked: Instant,
         deadline: Instant,
     ) -> Result<ManifestAnswer, Error> {
         let key = (place.key(), tag.clone());
         if let Some(missing) = self.tags.missing.get(&key).await {
             return Err(missing.error);
         }
-        let check = self.check_tag(place, tag, deadline);
-        let digest = self.tags.checks.get_with(key.clone(), check).await;
-        self.tags.checks.invalidate(&key).await;
+        let check = async {
+            let outcome = self.check_tag(place, tag, deadline).await;
+            Check { outcome, ended: Instant::now() }
+        };
+        // An outcome from before the question would hide a tag that moved in between.
+        let too_old = |check: &Check| check.ended < asked;
+        let checked = self.tags.checks.entry(key).or_insert_with_if(check, too_old).await;
+        let digest = checked.into_value().outcome;
         if let Err(error) = &digest {
             self.forget_tag(place, tag, error).await;
         }

@@ -140,8 +140,7 @@ pub(super) fn create_empty(path: &Path) -> Result<(), StoreError> {
         return Ok(());
     };
     create_folder(folder)?;
-    open_or_create(path)?;
-    sync_folder(folder)
+    open_or_create(path).map(drop)
 }
 
 pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {

@@ -26,6 +26,11 @@ impl Store {
         Ok(Partial { digest: digest.clone(), path, file })
     }
 
+    /// The unfinished download of `digest`, if an earlier attempt left one.
+    pub fn leftover(&self, digest: &Digest) -> Result<Option<Partial>, StoreError> {
+        if self.layout.partial(digest).exists() { self.partial(digest).map(Some) } else { Ok(None) }
+    }
+
     /// Makes a verified download a stored blob: fsync, rename, fsync of both folders.
     pub fn commit(&self, partial: &Partial) -> Result<(), StoreError> {
         let path = self.layout.blob(&partial.digest);

@@ -76,7 +76,7 @@ async fn docker_hub_is_one_registry_of_many_names() {
         }
     }
     assert_eq!(origin.count("GET", "/manifests/"), 1);
-    assert!(origin.seen().iter().all(|seen| seen.path == "/v2/library/nginx/manifests/1.27"));
+    assert!(origin.seen().iter().all(|seen| seen.path.starts_with("/v2/library/nginx/manifests/")));
 }
 
 #[tokio::test]

@@ -110,7 +110,7 @@ pub const CASES: &[Case] = &[
             let every = Duration::from_millis(30);
             g.blob(Fault::Drip { from: 0, step: 15_000, every }, ALWAYS);
         },
-        steps: &[Ask(LAYER, WHOLE.first_byte(1))],
+        steps: &[Ask(LAYER, WHOLE.first_byte(2))],
         then: &[Check::BlobGets(1), Check::Stored],
         ..CASE
     },
