@@ -1,1 +1,18 @@
-//! End-to-end harness.
+//! Boots real parts on loopback and lets tests tell stories about them.
+//!
+//! In reading order: a [`sandbox`] gives a story its own network namespace and temporary folder;
+//! [`image`] builds what is pulled; [`registry`] is the upstream and [`relay`] the line to it;
+//! [`larder`] is the cache under test; [`containerd`] and the [`clients`] pull. Programs are found
+//! by [`tools`] and started by [`process`], which also ends them.
+
+pub mod clients;
+pub mod containerd;
+pub mod digest;
+pub mod image;
+pub mod larder;
+pub mod metrics;
+pub mod process;
+pub mod registry;
+pub mod relay;
+pub mod sandbox;
+pub mod tools;

@@ -1,0 +1,33 @@
+# Larder's commands. The first two are all that a fresh machine needs: each sets up what it uses.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint
+
+# Where cargo puts programs.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## pull a 300 MB image with and without Larder, and print what it cost (root, about 2 min)
+	@echo '==> Tools of the demo'
+	@e2e/setup.sh containerd-2.4 cri distribution crane
+	@echo '==> Building Larder (the first time takes minutes)'
+	@cargo build --workspace
+	@echo '==> The demo'
+	@$(TARGET)/debug/demo
+
+test: ## all tests: unit, property, and stories with real containerds and registries (root)
+	@echo '==> Tools of the tests'
+	@e2e/setup.sh
+	@echo '==> Building and running all tests (the first time takes minutes)'
+	@cargo test --workspace --no-fail-fast
+
+lint: ## formatting, clippy, documentation, and the Go and shell sources of e2e
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+	cd e2e/tools/cri && go vet .
+	@echo 'gofmt -l e2e/tools'; unformatted=$$(gofmt -l e2e/tools) && [ -z "$$unformatted" ] || { echo "$$unformatted"; exit 1; }
+	@if command -v shellcheck >/dev/null; then echo 'shellcheck e2e/setup.sh .ci/run'; shellcheck e2e/setup.sh .ci/run; \
+	else echo 'shellcheck: not installed, skipped'; fi

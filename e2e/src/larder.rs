@@ -1,0 +1,177 @@
+//! `larder-node serve`, the program under test.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::{
+    metrics::Metrics,
+    process::{self, Daemon, POLL},
+    tools,
+};
+
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// An upstream as the configuration names it.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// As in image names.
+    pub host: String,
+    /// Where it really is.
+    pub endpoint: SocketAddr,
+}
+
+/// A node cache with a store of its own, on two ports of its own.
+pub struct Larder {
+    folder: PathBuf,
+    daemon: Option<Daemon>,
+    pull: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Larder {
+    /// Starts one with an empty store in `folder`. Serves when this returns.
+    pub async fn start(folder: &Path, upstreams: &[Upstream]) -> Result<Self> {
+        fs::write(folder.join("config.yaml"), configuration(folder, upstreams))?;
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut larder = Self {
+            folder: folder.to_owned(),
+            daemon: None,
+            pull: anywhere,
+            admin: anywhere,
+        };
+        larder.start_again().await?;
+        Ok(larder)
+    }
+
+    /// Starts it again on its ports, with what it had.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let log = self.folder.join("larder.log");
+        let seen = fs::metadata(&log).map_or(0, |metadata| metadata.len());
+        let mut command = process::command(&tools::larder_node()?, &self.folder);
+        command
+            .args([
+                "serve",
+                "--config",
+                "config.yaml",
+                "--log",
+                "json",
+                "--instance",
+                "e2e",
+            ])
+            .args([
+                "--listen",
+                &self.pull.to_string(),
+                "--admin",
+                &self.admin.to_string(),
+            ]);
+        let mut daemon = Daemon::start(
+            "larder-node",
+            command,
+            &self.folder.join("stdout.log"),
+            &log,
+        )?;
+        let waiting = async {
+            loop {
+                daemon.check_running()?;
+                if let Some(serving) = serving(&log, seen)? {
+                    return Ok::<_, anyhow::Error>(serving);
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let serving = tokio::time::timeout(READY_WITHIN, waiting).await;
+        let serving = serving.context("larder-node never said that it serves")??;
+        (self.pull, self.admin) = (serving.pull, serving.admin);
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Where clients pull.
+    pub fn address(&self) -> SocketAddr {
+        self.pull
+    }
+
+    /// A reference in the path form: `127.0.0.1:PORT/HOST/REPOSITORY:TAG`.
+    pub fn path_form(&self, image: &str) -> String {
+        format!("{}/{image}", self.pull)
+    }
+
+    /// One reading of its metrics.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        let answer = reqwest::get(format!("http://{}/metrics", self.admin)).await?;
+        Metrics::parse(&answer.error_for_status()?.text().await?)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.daemon
+            .take()
+            .context("larder-node is not running")?
+            .kill()
+    }
+
+    /// SIGTERM, which must end it with success.
+    pub async fn stop(&mut self) -> Result<()> {
+        let daemon = self.daemon.take().context("larder-node is not running")?;
+        let status = daemon.terminate(Duration::from_secs(10)).await?;
+        ensure!(
+            status.success(),
+            "larder-node ended with {status} after SIGTERM"
+        );
+        Ok(())
+    }
+}
+
+/// Everything that stories do not speak of is as the defaults have it, except that a full disk of
+/// the machine they run on is not their subject.
+fn configuration(folder: &Path, upstreams: &[Upstream]) -> String {
+    let store = folder.join("store");
+    let upstreams: Vec<_> = upstreams
+        .iter()
+        .map(|Upstream { host, endpoint }| {
+            format!("- host: \"{host}\"\n  endpoints: [{{url: \"http://{endpoint}\"}}]\n")
+        })
+        .collect();
+    format!(
+        "apiVersion: node.larder.dev/v1alpha1\n\
+         kind: NodeConfig\n\
+         storage: {{path: {}, capacity: 20Gi, minFree: \"1%\"}}\n\
+         upstreams:\n{}",
+        store.display(),
+        upstreams.concat()
+    )
+}
+
+#[derive(Deserialize)]
+struct Line {
+    fields: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Serving {
+    pull: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// The line that says where it serves, after the first `seen` bytes of the log.
+fn serving(log: &Path, seen: u64) -> Result<Option<Serving>> {
+    let text = fs::read_to_string(log)?;
+    let new = text.get(usize::try_from(seen)?..).unwrap_or_default();
+    for line in new.lines() {
+        let Ok(Line { fields }) = serde_json::from_str(line) else {
+            continue;
+        };
+        if fields["message"] == "serving" {
+            let serving = serde_json::from_value(fields).context("what it serves on")?;
+            return Ok(Some(serving));
+        }
+    }
+    Ok(None)
+}
