@@ -32,7 +32,8 @@ TXT
 #   openssl          certificates of the TLS stories
 #   ca-certificates  the trust store that those are put beside
 #   jq zstd          images and answers, by hand and in scripts
-PACKAGES=(containerd runc docker-registry skopeo iproute2 openssl ca-certificates jq zstd)
+#   shellcheck       for `make lint`
+PACKAGES=(containerd runc docker-registry skopeo iproute2 openssl ca-certificates jq zstd shellcheck)
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK="# put here by Larder's e2e/setup.sh while packages are installed"

@@ -19,13 +19,7 @@ pub async fn skopeo_copy(reference: &str, folder: &Path, wanted: &Image) -> Resu
     let layout = folder.join("skopeo");
     let mut command = process::command(&tools::debian("skopeo")?, folder);
     command
-        .args([
-            "copy",
-            "--all",
-            "--preserve-digests",
-            "--src-tls-verify=false",
-            "--quiet",
-        ])
+        .args(["copy", "--all", "--preserve-digests", "--src-tls-verify=false", "--quiet"])
         .arg(format!("docker://{reference}"))
         .arg(format!("oci:{}:copy", layout.display()));
     process::run(command).await?;
@@ -36,9 +30,7 @@ pub async fn skopeo_copy(reference: &str, folder: &Path, wanted: &Image) -> Resu
 pub async fn crane_pull(reference: &str, folder: &Path, wanted: &Image) -> Result<()> {
     let layout = folder.join("crane");
     let mut command = process::command(&tools::built("crane/crane")?, folder);
-    command
-        .args(["pull", "--format=oci", reference])
-        .arg(&layout);
+    command.args(["pull", "--format=oci", reference]).arg(&layout);
     process::run(command).await?;
     check(&layout, wanted).with_context(|| format!("what crane pulled of {reference}"))
 }
@@ -46,10 +38,6 @@ pub async fn crane_pull(reference: &str, folder: &Path, wanted: &Image) -> Resul
 fn check(layout: &Path, wanted: &Image) -> Result<()> {
     let copied = image::verify(layout)?;
     let copied: BTreeSet<_> = copied.iter().map(String::as_str).collect();
-    ensure!(
-        copied == wanted.all(),
-        "{copied:#?} instead of {:#?}",
-        wanted.all()
-    );
+    ensure!(copied == wanted.all(), "{copied:#?} instead of {:#?}", wanted.all());
     Ok(())
 }

@@ -85,19 +85,13 @@ impl Containerd {
         fs::write(folder.join("config.toml"), configuration(version, folder))?;
         let programs = tools::built(&format!("{}/containerd", version.tool()))?;
         let mut command = process::command_with_own_mounts(&programs, folder);
-        command
-            .args(["--config", "config.toml"])
-            .env("TMPDIR", folder.join("tmp"));
+        command.args(["--config", "config.toml"]).env("TMPDIR", folder.join("tmp"));
         if let (Some(programs), Some(system)) = (programs.parent(), path_of(&command)) {
             command.env("PATH", format!("{}:{system}", programs.display()));
         }
         let log = folder.join("containerd.log");
         let daemon = Daemon::start(version.tool(), command, &log, &log)?;
-        let containerd = Self {
-            version,
-            folder: folder.to_owned(),
-            _daemon: daemon,
-        };
+        let containerd = Self { version, folder: folder.to_owned(), _daemon: daemon };
         containerd.cri(&["wait", "--timeout", "20s"]).await?;
         Ok(containerd)
     }
@@ -130,10 +124,7 @@ impl Containerd {
         let answer = answer.with_context(|| format!("{} pulling {image}", self.version))?;
         let took = asked.elapsed();
         let answer: PullAnswer = serde_json::from_str(&answer)?;
-        Ok(Pulled {
-            id: answer.id,
-            took,
-        })
+        Ok(Pulled { id: answer.id, took })
     }
 
     /// Pulls `image` and checks that `wanted` is what came: its id, the digest that its name has,
@@ -150,10 +141,7 @@ impl Containerd {
         let images: Vec<ListedImage> = serde_json::from_str(&self.cri(&["images"]).await?)?;
         let listed = images.iter().find(|listed| listed.id == pulled.id);
         let listed = listed.with_context(|| format!("{version} does not list {image}"))?;
-        let known = listed
-            .digests
-            .iter()
-            .any(|name| name.ends_with(&wanted.index.digest));
+        let known = listed.digests.iter().any(|name| name.ends_with(&wanted.index.digest));
         ensure!(known, "{version} knows {image} as {:?}", listed.digests);
         self.check_unpacked(image).await?;
         Ok(pulled)
@@ -167,10 +155,7 @@ impl Containerd {
 
     async fn check_unpacked(&self, image: &str) -> Result<()> {
         let mut command = self.tool(&tools::built(&format!("{}/ctr", self.version.tool()))?);
-        command
-            .arg("--address")
-            .arg(self.socket())
-            .args(["-n", "k8s.io", "images", "check"]);
+        command.arg("--address").arg(self.socket()).args(["-n", "k8s.io", "images", "check"]);
         let table = process::run(command).await?;
         let rows: Vec<_> = table.lines().filter(|row| row.starts_with(image)).collect();
         let whole = |row: &&str| row.contains("complete") && row.trim_end().ends_with("true");

@@ -35,11 +35,7 @@ pub struct Hashing<W> {
 impl<W: Write> Hashing<W> {
     /// Passes everything on to `inner`.
     pub fn new(inner: W) -> Self {
-        Self {
-            inner,
-            hash: Hash::new(&SHA256),
-            size: 0,
-        }
+        Self { inner, hash: Hash::new(&SHA256), size: 0 }
     }
 
     /// Bytes that went through so far.

@@ -33,10 +33,8 @@ pub struct Recipe {
 }
 
 /// Three layers, about 4 MB: quick to pull.
-pub const SMALL: Recipe = Recipe {
-    name: "small",
-    layers: &[(Codec::Gzip, 2), (Codec::Zstd, 2), (Codec::Gzip, 0)],
-};
+pub const SMALL: Recipe =
+    Recipe { name: "small", layers: &[(Codec::Gzip, 2), (Codec::Zstd, 2), (Codec::Gzip, 0)] };
 
 /// Six layers, about 300 MB: what a language runtime with its libraries looks like.
 pub const BIG: Recipe = Recipe {
@@ -115,28 +113,17 @@ impl Image {
 
     /// Bytes that a pull on this machine fetches.
     pub fn size(&self) -> u64 {
-        self.blobs()
-            .chain(self.manifests())
-            .map(|object| object.size)
-            .sum()
+        self.blobs().chain(self.manifests()).map(|object| object.size).sum()
     }
 
     /// Bytes of both platforms: what a copy of the whole image fetches.
     pub fn size_of_all(&self) -> u64 {
-        self.size()
-            + self
-                .other_platform
-                .iter()
-                .map(|object| object.size)
-                .sum::<u64>()
+        self.size() + self.other_platform.iter().map(|object| object.size).sum::<u64>()
     }
 
     /// Every digest of both platforms.
     pub fn all(&self) -> BTreeSet<&str> {
-        let objects = self
-            .blobs()
-            .chain(self.manifests())
-            .chain(&self.other_platform);
+        let objects = self.blobs().chain(self.manifests()).chain(&self.other_platform);
         objects.map(|object| object.digest.as_str()).collect()
     }
 
@@ -144,22 +131,10 @@ impl Image {
     pub async fn push(&self, home: &Path, reference: &str) -> Result<()> {
         let mut command = process::command(&tools::debian("skopeo")?, home);
         command
-            .args([
-                "copy",
-                "--all",
-                "--preserve-digests",
-                "--dest-tls-verify=false",
-                "--quiet",
-            ])
-            .arg(format!(
-                "oci:{}:{}",
-                self.layout.display(),
-                self.edition.tag()
-            ))
+            .args(["copy", "--all", "--preserve-digests", "--dest-tls-verify=false", "--quiet"])
+            .arg(format!("oci:{}:{}", self.layout.display(), self.edition.tag()))
             .arg(format!("docker://{reference}"));
-        process::run(command)
-            .await
-            .with_context(|| format!("pushing {reference}"))?;
+        process::run(command).await.with_context(|| format!("pushing {reference}"))?;
         Ok(())
     }
 }
@@ -176,9 +151,7 @@ fn kept(recipe: &Recipe) -> Result<PathBuf> {
         return Ok(path);
     }
     fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
-    let building = tempfile::Builder::new()
-        .prefix(".build-")
-        .tempdir_in(&cache)?;
+    let building = tempfile::Builder::new().prefix(".build-").tempdir_in(&cache)?;
     layout::build(building.path(), recipe, &Edition::ALL)?;
     if let Err(error) = fs::rename(building.path(), &path)
         && !path.exists()
@@ -192,17 +165,9 @@ fn kept(recipe: &Recipe) -> Result<PathBuf> {
 /// Images are made of what is installed: another set of packages, other images.
 fn key(recipe: &Recipe) -> Result<String> {
     let packages = fs::read("/var/lib/dpkg/status").context("the list of installed packages")?;
-    let what = format!(
-        "{RECIPE} {recipe:?} {} {}",
-        std::env::consts::ARCH,
-        digest::of(&packages)
-    );
+    let what = format!("{RECIPE} {recipe:?} {} {}", std::env::consts::ARCH, digest::of(&packages));
     let digest = digest::of(what.as_bytes());
-    Ok(digest
-        .trim_start_matches("sha256:")
-        .chars()
-        .take(16)
-        .collect())
+    Ok(digest.trim_start_matches("sha256:").chars().take(16).collect())
 }
 
 /// Removes what was built from other packages a day ago or earlier, and what was never finished.
@@ -214,11 +179,8 @@ fn forget_older(cache: &Path, recipe: &Recipe, current: &Path) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let built = entry.metadata().and_then(|metadata| metadata.modified());
-        let old = built.is_ok_and(|built| {
-            SystemTime::now()
-                .duration_since(built)
-                .is_ok_and(|age| age > KEPT)
-        });
+        let old = built
+            .is_ok_and(|built| SystemTime::now().duration_since(built).is_ok_and(|age| age > KEPT));
         if old
             && entry.path() != current
             && (name.starts_with(&prefix) || name.starts_with(".build-"))

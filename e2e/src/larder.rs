@@ -40,12 +40,8 @@ impl Larder {
     pub async fn start(folder: &Path, upstreams: &[Upstream]) -> Result<Self> {
         fs::write(folder.join("config.yaml"), configuration(folder, upstreams))?;
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut larder = Self {
-            folder: folder.to_owned(),
-            daemon: None,
-            pull: anywhere,
-            admin: anywhere,
-        };
+        let mut larder =
+            Self { folder: folder.to_owned(), daemon: None, pull: anywhere, admin: anywhere };
         larder.start_again().await?;
         Ok(larder)
     }
@@ -56,27 +52,10 @@ impl Larder {
         let seen = fs::metadata(&log).map_or(0, |metadata| metadata.len());
         let mut command = process::command(&tools::larder_node()?, &self.folder);
         command
-            .args([
-                "serve",
-                "--config",
-                "config.yaml",
-                "--log",
-                "json",
-                "--instance",
-                "e2e",
-            ])
-            .args([
-                "--listen",
-                &self.pull.to_string(),
-                "--admin",
-                &self.admin.to_string(),
-            ]);
-        let mut daemon = Daemon::start(
-            "larder-node",
-            command,
-            &self.folder.join("stdout.log"),
-            &log,
-        )?;
+            .args(["serve", "--config", "config.yaml", "--log", "json", "--instance", "e2e"])
+            .args(["--listen", &self.pull.to_string(), "--admin", &self.admin.to_string()]);
+        let mut daemon =
+            Daemon::start("larder-node", command, &self.folder.join("stdout.log"), &log)?;
         let waiting = async {
             loop {
                 daemon.check_running()?;
@@ -111,20 +90,14 @@ impl Larder {
 
     /// SIGKILL.
     pub fn kill(&mut self) -> Result<()> {
-        self.daemon
-            .take()
-            .context("larder-node is not running")?
-            .kill()
+        self.daemon.take().context("larder-node is not running")?.kill()
     }
 
     /// SIGTERM, which must end it with success.
     pub async fn stop(&mut self) -> Result<()> {
         let daemon = self.daemon.take().context("larder-node is not running")?;
         let status = daemon.terminate(Duration::from_secs(10)).await?;
-        ensure!(
-            status.success(),
-            "larder-node ended with {status} after SIGTERM"
-        );
+        ensure!(status.success(), "larder-node ended with {status} after SIGTERM");
         Ok(())
     }
 }

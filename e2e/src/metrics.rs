@@ -20,14 +20,10 @@ struct Series {
 impl Metrics {
     /// Reads the Prometheus text format (label values without escapes: ours have none).
     pub fn parse(text: &str) -> Result<Self> {
-        let lines = text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let series =
             lines.map(|line| series(line).with_context(|| format!("not a metric: {line}")));
-        Ok(Self {
-            series: series.collect::<Result<_>>()?,
-        })
+        Ok(Self { series: series.collect::<Result<_>>()? })
     }
 
     /// The sum of all series of that name with those labels; 0 if there are none yet.
@@ -47,10 +43,7 @@ impl Metrics {
 
     /// Requests for an upstream that ended so (`hit`, `miss`, `stale`, ...).
     pub fn requests(&self, upstream: &str, outcome: &str) -> u64 {
-        self.sum(
-            "larder_node_requests_total",
-            &[("upstream", upstream), ("outcome", outcome)],
-        )
+        self.sum("larder_node_requests_total", &[("upstream", upstream), ("outcome", outcome)])
     }
 
     /// Bytes that clients got of an upstream's images.
@@ -75,11 +68,7 @@ fn series(line: &str) -> Option<Series> {
         let (label, value) = label.split_once("=\"")?;
         parsed.insert(label.to_owned(), value.trim_end_matches('"').to_owned());
     }
-    Some(Series {
-        name: name.to_owned(),
-        labels: parsed,
-        value: value.parse().ok()?,
-    })
+    Some(Series { name: name.to_owned(), labels: parsed, value: value.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -97,10 +86,7 @@ mod tests {
         assert_eq!(metrics.requests("docker.io", "hit"), 3);
         assert_eq!(metrics.requests("127.0.0.1:5000", "hit"), 8);
         assert_eq!(metrics.requests("docker.io", "stale"), 0);
-        assert_eq!(
-            metrics.sum("larder_node_requests_total", &[("upstream", "docker.io")]),
-            7
-        );
+        assert_eq!(metrics.sum("larder_node_requests_total", &[("upstream", "docker.io")]), 7);
         assert_eq!(metrics.sum("process_open_fds", &[]), 12);
         assert!(Metrics::parse("broken{ 1").is_err());
     }

@@ -41,10 +41,7 @@ pub fn command_with_own_mounts(program: &Path, home: &Path) -> Command {
 fn clean(command: &mut Command, home: &Path) {
     command
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", home)
         .env("TMPDIR", home)
         .env("DOCKER_CONFIG", home)
@@ -67,13 +64,8 @@ impl Daemon {
             file.with_context(|| format!("opening {}", path.display()))
         };
         command.stdout(append(stdout)?).stderr(append(stderr)?);
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-        })
+        let child = command.spawn().with_context(|| format!("starting {name}"))?;
+        Ok(Self { name: name.to_owned(), child })
     }
 
     /// Its process id.
@@ -137,11 +129,8 @@ pub struct Output {
 pub async fn output(command: Command) -> Result<Output> {
     let what = describe(&command);
     let mut command = tokio::process::Command::from(command);
-    let output = command
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| format!("starting {what}"))?;
+    let output =
+        command.kill_on_drop(true).output().await.with_context(|| format!("starting {what}"))?;
     Ok(Output {
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -154,12 +143,7 @@ pub async fn run(command: Command) -> Result<String> {
     let what = describe(&command);
     let output = output(command).await?;
     if !output.status.success() {
-        bail!(
-            "{what}: {}\n{}{}",
-            output.status,
-            output.stdout,
-            output.stderr
-        );
+        bail!("{what}: {}\n{}{}", output.status, output.stdout, output.stderr);
     }
     Ok(output.stdout)
 }
@@ -199,11 +183,7 @@ fn shorten(line: &str) -> String {
 }
 
 fn describe(command: &Command) -> String {
-    let arguments = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy());
-    let shown: Vec<_> = arguments
-        .skip_while(|argument| !argument.starts_with('/'))
-        .collect();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy());
+    let shown: Vec<_> = arguments.skip_while(|argument| !argument.starts_with('/')).collect();
     shown.join(" ")
 }

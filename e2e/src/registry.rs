@@ -62,12 +62,7 @@ impl Registry {
                 storage.display()
             ),
         )?;
-        let mut registry = Self {
-            kind,
-            folder: folder.to_owned(),
-            address,
-            daemon: None,
-        };
+        let mut registry = Self { kind, folder: folder.to_owned(), address, daemon: None };
         registry.start_again().await?;
         Ok(registry)
     }
@@ -80,9 +75,7 @@ impl Registry {
         };
         let mut command = process::command(&program, &self.folder);
         // distribution would send its traces to port 4318 of whoever listens there.
-        command
-            .args(["serve", "config.yml"])
-            .env("OTEL_TRACES_EXPORTER", "none");
+        command.args(["serve", "config.yml"]).env("OTEL_TRACES_EXPORTER", "none");
         let errors = self.folder.join("errors.log");
         let mut daemon = Daemon::start("the registry", command, &self.access_log(), &errors)?;
         eventually("the registry listens", Duration::from_secs(10), || {
@@ -96,10 +89,7 @@ impl Registry {
 
     /// Stops it: from now on connections are refused.
     pub fn stop(&mut self) -> Result<()> {
-        self.daemon
-            .take()
-            .context("the registry is stopped already")?
-            .kill()
+        self.daemon.take().context("the registry is stopped already")?.kill()
     }
 
     /// Where it listens.
@@ -109,9 +99,7 @@ impl Registry {
 
     /// Where its repositories lie on disk.
     pub fn repository_folder(&self, repository: &str) -> PathBuf {
-        self.folder
-            .join("storage/docker/registry/v2/repositories")
-            .join(repository)
+        self.folder.join("storage/docker/registry/v2/repositories").join(repository)
     }
 
     /// What it has answered, once all of that is in its log: it writes a line after the last byte
@@ -138,24 +126,12 @@ impl Registry {
         let requests = self.requests().await?;
         let requests = requests.get(earlier..).context("requests do not vanish")?;
         for digest in digests {
-            let gets: Vec<_> = requests
-                .iter()
-                .filter(|request| request.sent(digest))
-                .collect();
-            ensure!(
-                gets.len() == 1,
-                "{digest} was sent {} times: {gets:#?}",
-                gets.len()
-            );
+            let gets: Vec<_> = requests.iter().filter(|request| request.sent(digest)).collect();
+            ensure!(gets.len() == 1, "{digest} was sent {} times: {gets:#?}", gets.len());
         }
-        let strangers: Vec<_> = requests
-            .iter()
-            .filter(|request| request.is_from_a_client())
-            .collect();
-        ensure!(
-            strangers.is_empty(),
-            "clients went past Larder: {strangers:#?}"
-        );
+        let strangers: Vec<_> =
+            requests.iter().filter(|request| request.is_from_a_client()).collect();
+        ensure!(strangers.is_empty(), "clients went past Larder: {strangers:#?}");
         Ok(())
     }
 

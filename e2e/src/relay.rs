@@ -40,16 +40,10 @@ pub struct Shape {
 
 impl Shape {
     /// 1 Gbit/s and 20 ms there and back: a registry on the same continent.
-    pub const GIGABIT: Self = Self {
-        rate: 125_000_000,
-        latency: Duration::from_millis(10),
-    };
+    pub const GIGABIT: Self = Self { rate: 125_000_000, latency: Duration::from_millis(10) };
 
     /// As fast as loopback.
-    pub const LOOPBACK: Self = Self {
-        rate: u64::MAX,
-        latency: Duration::ZERO,
-    };
+    pub const LOOPBACK: Self = Self { rate: u64::MAX, latency: Duration::ZERO };
 }
 
 /// Whether the line works.
@@ -105,24 +99,15 @@ impl Relay {
             counters: Arc::clone(&counters),
             bucket: Arc::new(Bucket::new(shape.rate)),
         };
-        let thread = thread::Builder::new()
-            .name("relay".to_owned())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                match runtime {
-                    Ok(runtime) => runtime.block_on(line.serve(ready, orders)),
-                    Err(error) => drop(ready.send(Err(error.into()))),
-                }
-            })?;
+        let thread = thread::Builder::new().name("relay".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(line.serve(ready, orders)),
+                Err(error) => drop(ready.send(Err(error.into()))),
+            }
+        })?;
         let address = bound.await.context("the relay's thread ended")??;
-        Ok(Self {
-            address,
-            counters,
-            switches: Some(switches),
-            thread: Some(thread),
-        })
+        Ok(Self { address, counters, switches: Some(switches), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -134,14 +119,8 @@ impl Relay {
     /// except that open connections hang with [`Mode::Hang`].
     pub async fn set(&self, mode: Mode) -> Result<()> {
         let (done, answer) = oneshot::channel();
-        let switches = self
-            .switches
-            .as_ref()
-            .context("the relay runs until it is dropped")?;
-        switches
-            .send((mode, done))
-            .await
-            .map_err(|_| anyhow!("the relay's thread ended"))?;
+        let switches = self.switches.as_ref().context("the relay runs until it is dropped")?;
+        switches.send((mode, done)).await.map_err(|_| anyhow!("the relay's thread ended"))?;
         answer.await.context("the relay's thread ended")?
     }
 

@@ -67,12 +67,8 @@ where
     let _turn = Turn::take();
     let name = thread::current().name().unwrap_or("story").to_owned();
     thread::scope(|scope| {
-        let teller = thread::Builder::new()
-            .name(name)
-            .spawn_scoped(scope, || tell_alone(tell))?;
-        teller
-            .join()
-            .map_err(|panic| anyhow!("{}", message(&*panic)))?
+        let teller = thread::Builder::new().name(name).spawn_scoped(scope, || tell_alone(tell))?;
+        teller.join().map_err(|panic| anyhow!("{}", message(&*panic)))?
     })
     .map_err(|error: anyhow::Error| Failure(format!("{error:#}")))
 }
@@ -82,9 +78,7 @@ fn tell_alone<F: AsyncFnOnce(&Sandbox) -> Result<()>>(tell: F) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("larder-e2e-").tempdir()?;
     let mut sandbox = Sandbox { folder };
     // One thread only: processes are tied to the thread that starts them (process::command).
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let told = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let told = tokio::time::timeout(PATIENCE, tell(&sandbox)).await;
@@ -94,9 +88,7 @@ fn tell_alone<F: AsyncFnOnce(&Sandbox) -> Result<()>>(tell: F) -> Result<()> {
     let told = told.unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
     told.map_err(|error| {
         let logs = logs(sandbox.folder.path());
-        sandbox
-            .folder
-            .disable_cleanup(std::env::var_os("LARDER_KEEP").is_some());
+        sandbox.folder.disable_cleanup(std::env::var_os("LARDER_KEEP").is_some());
         anyhow!("{error:#}\n{logs}")
     })
 }
@@ -111,9 +103,8 @@ fn logs(folder: &Path) -> String {
     };
     let files = entries(folder).into_iter().flat_map(|part| entries(&part));
     let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-    let ends: Vec<_> = logs
-        .map(|path| format!("--- {}\n{}", path.display(), tail(&path, 30)))
-        .collect();
+    let ends: Vec<_> =
+        logs.map(|path| format!("--- {}\n{}", path.display(), tail(&path, 30))).collect();
     ends.join("\n")
 }
 
@@ -131,12 +122,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 /// itself is an unsafe call in rustix.)
 fn enter_own_network() -> Result<()> {
     let mut helper = Command::new("unshare")
-        .args([
-            "--net",
-            "sh",
-            "-c",
-            "ip link set lo up && echo up && read -r _",
-        ])
+        .args(["--net", "sh", "-c", "ip link set lo up && echo up && read -r _"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -145,10 +131,7 @@ fn enter_own_network() -> Result<()> {
         let mut answer = String::new();
         let stdout = helper.stdout.take().context("stdout is piped")?;
         BufReader::new(stdout).read_line(&mut answer)?;
-        ensure!(
-            answer == "up\n",
-            "no namespace (is this root? end-to-end stories need it)"
-        );
+        ensure!(answer == "up\n", "no namespace (is this root? end-to-end stories need it)");
         let namespace = File::open(format!("/proc/{}/ns/net", helper.id()))?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())

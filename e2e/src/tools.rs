@@ -10,22 +10,14 @@ use anyhow::{Context, Result, ensure};
 /// A program that `e2e/setup.sh` built, as `TOOL/PROGRAM` (`crane/crane`).
 pub fn built(program: &str) -> Result<PathBuf> {
     let path = checkout().join("target/tools").join(program);
-    ensure!(
-        path.exists(),
-        "{} is missing: run e2e/setup.sh",
-        path.display()
-    );
+    ensure!(path.exists(), "{} is missing: run e2e/setup.sh", path.display());
     Ok(path)
 }
 
 /// A program of a Debian package that `e2e/setup.sh` installed.
 pub fn debian(program: &str) -> Result<PathBuf> {
     let path = Path::new("/usr/bin").join(program);
-    ensure!(
-        path.exists(),
-        "{} is missing: run e2e/setup.sh",
-        path.display()
-    );
+    ensure!(path.exists(), "{} is missing: run e2e/setup.sh", path.display());
     Ok(path)
 }
 
@@ -36,27 +28,19 @@ pub fn larder_node() -> Result<PathBuf> {
         Some(path) => PathBuf::from(path),
         None => beside_this_program()?.join("larder-node"),
     };
-    ensure!(
-        path.exists(),
-        "{} is missing: run `cargo build --workspace`",
-        path.display()
-    );
+    ensure!(path.exists(), "{} is missing: run `cargo build --workspace`", path.display());
     Ok(path)
 }
 
 /// Where built images are kept from run to run, in the folder that `e2e/setup.sh` uses too.
 pub fn image_cache() -> Result<PathBuf> {
-    let from = |name: &str| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let from = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = match (from("LARDER_CACHE"), from("XDG_CACHE_HOME")) {
         (Some(cache), _) => cache,
         (None, Some(caches)) => caches.join("larder"),
-        (None, None) => from("HOME")
-            .context("neither HOME nor LARDER_CACHE is set")?
-            .join(".cache/larder"),
+        (None, None) => {
+            from("HOME").context("neither HOME nor LARDER_CACHE is set")?.join(".cache/larder")
+        }
     };
     Ok(cache.join("images"))
 }

@@ -40,7 +40,7 @@ pub struct ServeArgs {
     #[arg(long, env = "LARDER_DATA", required_unless_present = "config")]
     data: Option<PathBuf>,
     /// Registry to cache, instead of --config; repeat for more. BASE_URL is where its API is, for
-    /// example docker.io=https://mirror.example.com.
+    /// example `docker.io=https://mirror.example.com`.
     #[arg(
         long,
         env = "LARDER_UPSTREAM",

@@ -6,7 +6,7 @@
 //! blob                 store, else one download that every request follows
 //! ```
 //! Every answer passes two gates first: may this repository be served ([`Place`]), and was its
-//! content proven to be readable ([`visibility`], links).
+//! content proven to be readable (`visibility`, `links`).
 
 mod blob;
 mod download;

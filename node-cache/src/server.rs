@@ -1,7 +1,7 @@
 //! The pull API: `/v2/` and below.
 //!
-//! A request is parsed once ([`pull::PullRequest`]), answered by the cache, and turned into HTTP
-//! in one place ([`respond`]). Nothing a client sends is passed to an upstream except names,
+//! A request is parsed once (`pull::PullRequest`), answered by the cache, and turned into HTTP
+//! in one place (`respond`). Nothing a client sends is passed to an upstream except names,
 //! digests, ranges and two list parameters, all of which were parsed.
 
 pub mod admin;

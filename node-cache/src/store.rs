@@ -2,7 +2,7 @@
 //!
 //! The files are the truth: a blob file that is there was verified against its name, a link says
 //! that an upstream served that digest in that repository, a tag record says where a tag pointed.
-//! What is kept in memory ([`Trust`](trust::Trust), use counts) can be lost without harm.
+//! What is kept in memory (which files are trusted, use counts) can be lost without harm.
 //!
 //! All functions block; callers run them on the blocking pool.
 

@@ -40,11 +40,7 @@ pub(super) fn endless() -> Result<impl Iterator<Item = Source>> {
 }
 
 fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .collect();
+    let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         // Not followed: a link to a folder above would never end.

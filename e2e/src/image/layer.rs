@@ -115,11 +115,7 @@ pub(super) fn build(
     let (mut file, digest) = blob.finish();
     file.flush()?;
     fs::rename(&unnamed, blob_path(layout, &digest))?;
-    Ok(Layer {
-        blob: Object { digest, size },
-        media_type: codec.media_type(),
-        diff_id,
-    })
+    Ok(Layer { blob: Object { digest, size }, media_type: codec.media_type(), diff_id })
 }
 
 fn append(archive: &mut tar::Builder<impl Write>, source: &Source) -> Result<()> {

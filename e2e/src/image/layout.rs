@@ -49,25 +49,13 @@ pub(super) fn build(layout: &Path, recipe: &Recipe, editions: &[Edition]) -> Res
     let mut layers = Vec::new();
     for (number, (codec, megabytes)) in shared.iter().enumerate() {
         let label = format!("{} layer {number}", recipe.name);
-        layers.push(layer::build(
-            layout,
-            *codec,
-            *megabytes,
-            &label,
-            &mut sources,
-        )?);
+        layers.push(layer::build(layout, *codec, *megabytes, &label, &mut sources)?);
     }
     let mut tagged = Vec::new();
     for edition in editions {
         let label = format!("{} {}", recipe.name, edition.tag());
         let mut own = layers.clone();
-        own.push(layer::build(
-            layout,
-            *last_codec,
-            *last_size,
-            &label,
-            &mut sources,
-        )?);
+        own.push(layer::build(layout, *last_codec, *last_size, &label, &mut sources)?);
         let foreign = format!("{label} elsewhere");
         let foreign = layer::build(layout, Codec::Gzip, 0, &foreign, &mut sources)?;
         let mut index = write_json(
@@ -87,20 +75,14 @@ pub(super) fn build(layout: &Path, recipe: &Recipe, editions: &[Edition]) -> Res
     }
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": tagged });
     fs::write(layout.join("index.json"), index.to_string())?;
-    fs::write(
-        layout.join("oci-layout"),
-        r#"{"imageLayoutVersion":"1.0.0"}"#,
-    )?;
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     Ok(())
 }
 
 /// Writes configuration and manifest; returns the manifest's descriptor with its platform.
 fn manifest(layout: &Path, architecture: &str, label: &str, layers: &[Layer]) -> Result<Value> {
     let diff_ids: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
-    let history: Vec<_> = layers
-        .iter()
-        .map(|_| json!({ "created_by": "larder-e2e" }))
-        .collect();
+    let history: Vec<_> = layers.iter().map(|_| json!({ "created_by": "larder-e2e" })).collect();
     let config = write_json(
         layout,
         CONFIG,
@@ -143,9 +125,8 @@ fn write_json(layout: &Path, media_type: &str, document: &Value) -> Result<Value
 pub(super) fn read(layout: &Path, edition: Edition) -> Result<Image> {
     let text = fs::read_to_string(layout.join("index.json"))?;
     let tags: Value = serde_json::from_str(&text)?;
-    let tagged = find(&tags["manifests"], |descriptor| {
-        descriptor["annotations"][TAG] == edition.tag()
-    })?;
+    let tagged =
+        find(&tags["manifests"], |descriptor| descriptor["annotations"][TAG] == edition.tag())?;
     let index = read_json(layout, tagged)?;
     let of_platform = |architecture: &str| {
         find(&index["manifests"], |descriptor| {
@@ -183,23 +164,13 @@ fn find(descriptors: &Value, wanted: impl Fn(&Value) -> bool) -> Result<&Value> 
 }
 
 fn object(descriptor: &Value) -> Result<Object> {
-    let digest = descriptor["digest"]
-        .as_str()
-        .context("a descriptor without digest")?
-        .to_owned();
-    let size = descriptor["size"]
-        .as_u64()
-        .context("a descriptor without size")?;
+    let digest = descriptor["digest"].as_str().context("a descriptor without digest")?.to_owned();
+    let size = descriptor["size"].as_u64().context("a descriptor without size")?;
     Ok(Object { digest, size })
 }
 
 fn objects(descriptors: &Value) -> Result<Vec<Object>> {
-    descriptors
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(object)
-        .collect()
+    descriptors.as_array().into_iter().flatten().map(object).collect()
 }
 
 /// The digests of a layout that a client wrote, after all its blobs have been hashed.
@@ -209,11 +180,7 @@ pub fn verify(layout: &Path) -> Result<BTreeSet<String>> {
     for entry in fs::read_dir(&folder).with_context(|| format!("listing {}", folder.display()))? {
         let path = entry?.path();
         let digest = digest::of_file(&path)?;
-        ensure!(
-            blob_path(layout, &digest) == path,
-            "{} holds {digest}",
-            path.display()
-        );
+        ensure!(blob_path(layout, &digest) == path, "{} holds {digest}", path.display());
         digests.insert(digest);
     }
     Ok(digests)

@@ -32,18 +32,13 @@ impl Request {
     /// Whether one of the stories' clients sent it, past Larder.
     pub fn is_from_a_client(&self) -> bool {
         let clients = ["containerd/", "crane/", "skopeo/", clients::RAW_USER_AGENT];
-        clients
-            .iter()
-            .any(|client| self.user_agent.starts_with(client))
+        clients.iter().any(|client| self.user_agent.starts_with(client))
     }
 }
 
 /// All lines of a log. A last line without an end is still being written and left out.
 pub(super) fn parse(text: &str) -> Result<Vec<Request>> {
-    let complete = text
-        .rfind('\n')
-        .and_then(|end| text.get(..end))
-        .unwrap_or_default();
+    let complete = text.rfind('\n').and_then(|end| text.get(..end)).unwrap_or_default();
     complete
         .lines()
         .map(|line| request(line).with_context(|| format!("not an access log: {line}")))

@@ -19,10 +19,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn new(bytes_per_second: u64) -> Self {
-        Self {
-            bytes_per_second,
-            free: Mutex::new(Instant::now()),
-        }
+        Self { bytes_per_second, free: Mutex::new(Instant::now()) }
     }
 
     /// Waits until `bytes` more have left at the given rate.

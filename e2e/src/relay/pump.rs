@@ -45,13 +45,7 @@ impl Carry {
         upstream.set_nodelay(true)?;
         let (from_client, to_client) = client.into_split();
         let (from_upstream, to_upstream) = upstream.into_split();
-        let up = self.one_way(
-            from_client,
-            to_upstream,
-            established,
-            None,
-            &self.counters.up,
-        );
+        let up = self.one_way(from_client, to_upstream, established, None, &self.counters.up);
         let down = self.one_way(
             from_upstream,
             to_client,
@@ -76,9 +70,7 @@ impl Carry {
         let (give_back, mut spare) = mpsc::channel(UNDER_WAY);
         let entering = async move {
             loop {
-                let mut chunk = spare
-                    .try_recv()
-                    .unwrap_or_else(|_| Vec::with_capacity(CHUNK));
+                let mut chunk = spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
                 let read = from.read_buf(&mut chunk).await?;
                 if read == 0 {
                     return Ok(());

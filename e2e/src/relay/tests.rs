@@ -34,16 +34,9 @@ async fn ask(client: &mut TcpStream, expected: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_line_carries_what_it_gets_no_faster_than_its_rate_and_with_its_delay() {
-    let body: Vec<u8> = (0..5_000_000_u32)
-        .map(|number| (number % 251) as u8)
-        .collect();
-    let shape = Shape {
-        rate: 20_000_000,
-        latency: Duration::from_millis(10),
-    };
-    let relay = Relay::start(upstream(body.clone()).await, shape)
-        .await
-        .unwrap();
+    let body: Vec<u8> = (0..5_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let shape = Shape { rate: 20_000_000, latency: Duration::from_millis(10) };
+    let relay = Relay::start(upstream(body.clone()).await, shape).await.unwrap();
     let started = Instant::now();
     let mut client = TcpStream::connect(relay.address()).await.unwrap();
     assert_eq!(ask(&mut client, body.len()).await, body);
@@ -57,17 +50,12 @@ async fn a_line_carries_what_it_gets_no_faster_than_its_rate_and_with_its_delay(
     for _ in 0..4 {
         let mut client = TcpStream::connect(relay.address()).await.unwrap();
         let expected = body.len();
-        clients.push(tokio::spawn(
-            async move { ask(&mut client, expected).await },
-        ));
+        clients.push(tokio::spawn(async move { ask(&mut client, expected).await }));
     }
     for client in clients {
         assert_eq!(client.await.unwrap(), body);
     }
-    assert!(
-        again.elapsed() >= Duration::from_secs(1),
-        "the rate is not shared"
-    );
+    assert!(again.elapsed() >= Duration::from_secs(1), "the rate is not shared");
     let carried = relay.carried();
     assert_eq!(carried.down, 5 * body.len() as u64);
     assert_eq!(carried.up, 5 * REQUEST.len() as u64);
@@ -76,9 +64,7 @@ async fn a_line_carries_what_it_gets_no_faster_than_its_rate_and_with_its_delay(
 
 #[tokio::test]
 async fn a_line_breaks_and_is_mended() {
-    let relay = Relay::start(upstream(b"pong".to_vec()).await, Shape::LOOPBACK)
-        .await
-        .unwrap();
+    let relay = Relay::start(upstream(b"pong".to_vec()).await, Shape::LOOPBACK).await.unwrap();
     let connect = || TcpStream::connect(relay.address());
     let mut old = connect().await.unwrap();
     assert_eq!(ask(&mut old, 4).await, b"pong");
@@ -97,15 +83,9 @@ async fn a_line_breaks_and_is_mended() {
     }
 
     relay.set(Mode::Refuse).await.unwrap();
-    assert_eq!(
-        connect().await.unwrap_err().kind(),
-        std::io::ErrorKind::ConnectionRefused
-    );
+    assert_eq!(connect().await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     let cut = client.read(&mut [0; 1]).await;
-    assert!(
-        matches!(cut, Ok(0) | Err(_)),
-        "the old connection still talks"
-    );
+    assert!(matches!(cut, Ok(0) | Err(_)), "the old connection still talks");
 
     relay.set(Mode::Open).await.unwrap();
     assert_eq!(ask(&mut connect().await.unwrap(), 4).await, b"pong");

@@ -28,15 +28,9 @@ async fn both_copy(sandbox: &Sandbox, kind: Kind) -> Result<()> {
     let reference = kitchen.larder.path_form(&tagged("1"));
     let (cold, warm) = (sandbox.folder("cold")?, sandbox.folder("warm")?);
     clients::skopeo_copy(&reference, &cold, &image).await?;
-    kitchen
-        .registry
-        .sent_once(kitchen.earlier, image.all())
-        .await?;
+    kitchen.registry.sent_once(kitchen.earlier, image.all()).await?;
     clients::crane_pull(&reference, &cold, &image).await?;
-    kitchen
-        .registry
-        .sent_once(kitchen.earlier, image.all())
-        .await?;
+    kitchen.registry.sent_once(kitchen.earlier, image.all()).await?;
 
     kitchen.forget_requests().await?;
     kitchen.line.set(Mode::Refuse).await?;

@@ -81,22 +81,11 @@ impl Stage {
         // It fails what distribution lacks (referrers, sha512, foreign layers); that it pushed is
         // seen from what is there.
         suite(&pushing, &address, "1.1", REPOSITORY, &[]).await?;
-        let client = Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(20))
-            .build()?;
+        let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
         let contents = Contents::of(&registry, &client).await?;
-        let upstream = Upstream {
-            host: HOST.to_owned(),
-            endpoint: registry.address(),
-        };
+        let upstream = Upstream { host: HOST.to_owned(), endpoint: registry.address() };
         let larder = Larder::start(&sandbox.folder("larder")?, &[upstream]).await?;
-        Ok(Self {
-            larder,
-            _registry: registry,
-            contents,
-            client,
-        })
+        Ok(Self { larder, _registry: registry, contents, client })
     }
 
     async fn run(&self, sandbox: &Sandbox, version: &str) -> Result<()> {
@@ -128,38 +117,20 @@ impl Stage {
         // A HEAD and a GET for everything that was named, and eight for the repository as a whole.
         let named = contents.tags.len() + contents.manifests.len() + contents.blobs.len();
         let wanted = (2 * named + 8).max(AT_LEAST);
-        ensure!(
-            passed >= wanted,
-            "{passed} of {wanted} checks passed\n{printed}"
-        );
+        ensure!(passed >= wanted, "{passed} of {wanted} checks passed\n{printed}");
         Ok(())
     }
 
     async fn check_digest_header(&self, method: Method, reference: &str) -> Result<()> {
         let server = self.larder.address();
         let url = format!("http://{server}/v2/{HOST}/{REPOSITORY}/manifests/{reference}");
-        let answer = self
-            .client
-            .request(method, &url)
-            .header("accept", ACCEPT)
-            .send()
-            .await?;
-        ensure!(
-            answer.status() == StatusCode::OK,
-            "{url} is answered {}",
-            answer.status()
-        );
-        let digest = answer
-            .headers()
-            .get(DIGEST)
-            .with_context(|| format!("{url}: no digest"))?;
+        let answer = self.client.request(method, &url).header("accept", ACCEPT).send().await?;
+        ensure!(answer.status() == StatusCode::OK, "{url} is answered {}", answer.status());
+        let digest = answer.headers().get(DIGEST).with_context(|| format!("{url}: no digest"))?;
         let digest = digest.to_str()?.to_owned();
         let by_digest = reference.contains(':');
-        let known = if by_digest {
-            digest == reference
-        } else {
-            self.contents.manifests.contains(&digest)
-        };
+        let known =
+            if by_digest { digest == reference } else { self.contents.manifests.contains(&digest) };
         ensure!(known, "{url} has the digest {digest}");
         Ok(())
     }
@@ -172,18 +143,14 @@ impl Contents {
         let base = format!("http://{}/v2/{REPOSITORY}", registry.address());
         let digests = |folder: PathBuf, algorithm: &str| -> Result<Vec<String>> {
             let names = names(&folder.join(algorithm))?;
-            Ok(names
-                .iter()
-                .map(|hex| format!("{algorithm}:{hex}"))
-                .collect())
+            Ok(names.iter().map(|hex| format!("{algorithm}:{hex}")).collect())
         };
         let tags = names(&repository.join("_manifests/tags"))?;
         let manifests = digests(repository.join("_manifests/revisions"), "sha256")?;
         let mut subjects = Vec::new();
         for manifest in &manifests {
-            let answer = client
-                .get(format!("{base}/manifests/{manifest}"))
-                .header("accept", ACCEPT);
+            let answer =
+                client.get(format!("{base}/manifests/{manifest}")).header("accept", ACCEPT);
             let text = answer.send().await?.error_for_status()?.text().await?;
             let manifest: serde_json::Value = serde_json::from_str(&text)?;
             subjects.extend(manifest["subject"]["digest"].as_str().map(str::to_owned));
@@ -192,61 +159,25 @@ impl Contents {
         subjects.dedup();
         let mut blobs = Vec::new();
         let layers = repository.join("_layers");
-        for blob in [
-            digests(layers.clone(), "sha256")?,
-            digests(layers, "sha512")?,
-        ]
-        .concat()
-        {
+        for blob in [digests(layers.clone(), "sha256")?, digests(layers, "sha512")?].concat() {
             // One with sha512 is answered 500 by distribution itself.
-            if client
-                .get(format!("{base}/blobs/{blob}"))
-                .send()
-                .await?
-                .status()
-                == StatusCode::OK
-            {
+            if client.get(format!("{base}/blobs/{blob}")).send().await?.status() == StatusCode::OK {
                 blobs.push(blob);
             }
         }
-        let contents = Self {
-            tags,
-            manifests,
-            blobs,
-            subjects,
-        };
+        let contents = Self { tags, manifests, blobs, subjects };
         contents.check_complete()?;
         Ok(contents)
     }
 
     /// A suite that pushed little would find little.
     fn check_complete(&self) -> Result<()> {
-        let Self {
-            tags,
-            manifests,
-            blobs,
-            subjects,
-        } = self;
-        let sha512 = blobs
-            .iter()
-            .filter(|blob| blob.starts_with("sha512:"))
-            .count();
-        let counts = [
-            tags.len(),
-            manifests.len(),
-            blobs.len() - sha512,
-            sha512,
-            subjects.len(),
-        ];
+        let Self { tags, manifests, blobs, subjects } = self;
+        let sha512 = blobs.iter().filter(|blob| blob.starts_with("sha512:")).count();
+        let counts = [tags.len(), manifests.len(), blobs.len() - sha512, sha512, subjects.len()];
         let expected = [10, 30, 60, 10, 1];
-        let enough = counts
-            .iter()
-            .zip(expected)
-            .all(|(count, least)| *count >= least);
-        ensure!(
-            enough,
-            "tags, manifests, sha256 blobs, sha512 blobs, subjects: {counts:?}"
-        );
+        let enough = counts.iter().zip(expected).all(|(count, least)| *count >= least);
+        ensure!(enough, "tags, manifests, sha256 blobs, sha512 blobs, subjects: {counts:?}");
         Ok(())
     }
 }
@@ -273,31 +204,17 @@ async fn suite(
         .envs(settings.iter().map(|(name, value)| (name, value)));
     let output = process::output(command).await?;
     let as_ever = output.stderr.contains("ReportResultsYAML");
-    ensure!(
-        output.status.code() != Some(2) || as_ever,
-        "{}",
-        output.stderr
-    );
-    ensure!(
-        output.stdout.contains("OCI Conformance Result:"),
-        "no verdict:\n{}",
-        output.stderr
-    );
+    ensure!(output.status.code() != Some(2) || as_ever, "{}", output.stderr);
+    ensure!(output.stdout.contains("OCI Conformance Result:"), "no verdict:\n{}", output.stderr);
     Ok(output.stdout)
 }
 
 /// A line of the verdict: `  Pass..........................:        268`
 fn count(printed: &str, what: &str) -> Result<usize> {
-    let (_, verdict) = printed
-        .split_once("OCI Conformance Result:")
-        .context("no verdict")?;
-    let line = verdict
-        .lines()
-        .find(|line| line.trim_start().starts_with(&format!("{what}.")));
+    let (_, verdict) = printed.split_once("OCI Conformance Result:").context("no verdict")?;
+    let line = verdict.lines().find(|line| line.trim_start().starts_with(&format!("{what}.")));
     let line = line.with_context(|| format!("no count of {what} in {verdict}"))?;
-    let (_, number) = line
-        .rsplit_once(' ')
-        .context("a line ends with its count")?;
+    let (_, number) = line.rsplit_once(' ').context("a line ends with its count")?;
     number.parse().with_context(|| format!("a count in {line}"))
 }
 

@@ -16,10 +16,7 @@ use larder_e2e::{
 use crate::node::REPOSITORY;
 
 /// Slow enough that an image of 4 MB takes two seconds.
-const SLOW: Shape = Shape {
-    rate: 2_000_000,
-    latency: Duration::from_millis(1),
-};
+const SLOW: Shape = Shape { rate: 2_000_000, latency: Duration::from_millis(1) };
 
 on_every_containerd! {
     larder_killed_in_the_middle_of_a_pull_fails_nothing_and_goes_on_where_it_was
@@ -31,20 +28,13 @@ async fn larder_killed_in_the_middle_of_a_pull_fails_nothing_and_goes_on_where_i
     version: Version,
 ) -> Result<()> {
     let image = Image::of(&SMALL, Edition::First)?;
-    let kind = if version == Version::V1_7 {
-        Kind::Distribution
-    } else {
-        Kind::DockerRegistry
-    };
+    let kind = if version == Version::V1_7 { Kind::Distribution } else { Kind::DockerRegistry };
     let registry = Registry::start(kind, &sandbox.folder("up")?).await?;
     let host = registry.address().to_string();
     let reference = format!("{host}/{REPOSITORY}:1");
     image.push(&sandbox.folder("push")?, &reference).await?;
     let line = Relay::start(registry.address(), SLOW).await?;
-    let upstream = Upstream {
-        host: host.clone(),
-        endpoint: line.address(),
-    };
+    let upstream = Upstream { host: host.clone(), endpoint: line.address() };
     let mut larder = Larder::start(&sandbox.folder("larder")?, &[upstream]).await?;
     let containerd = Containerd::start(version, &sandbox.folder("c")?).await?;
     containerd.mirror(&host, larder.address())?;
@@ -57,13 +47,8 @@ async fn larder_killed_in_the_middle_of_a_pull_fails_nothing_and_goes_on_where_i
     };
     tokio::try_join!(pull, kill)?;
     let requests = registry.requests().await?;
-    let rescued = requests
-        .iter()
-        .any(|request| request.user_agent.starts_with("containerd/"));
-    ensure!(
-        rescued,
-        "containerd never went to the registry itself: the kill came too late"
-    );
+    let rescued = requests.iter().any(|request| request.user_agent.starts_with("containerd/"));
+    ensure!(rescued, "containerd never went to the registry itself: the kill came too late");
 
     // What it had, it has: together both runs fetch hardly more than the image.
     larder.start_again().await?;
@@ -72,15 +57,8 @@ async fn larder_killed_in_the_middle_of_a_pull_fails_nothing_and_goes_on_where_i
     containerd.pull_exactly(&reference, &image).await?;
     let requests = registry.requests().await?;
     let new = requests.get(past..).unwrap_or_default();
-    ensure!(
-        !new.iter().any(Request::is_from_a_client),
-        "containerd went past Larder: {new:#?}"
-    );
+    ensure!(!new.iter().any(Request::is_from_a_client), "containerd went past Larder: {new:#?}");
     let carried = line.carried().down;
-    ensure!(
-        carried < image.size() * 5 / 4,
-        "{carried} bytes over the line for {}",
-        image.size()
-    );
+    ensure!(carried < image.size() * 5 / 4, "{carried} bytes over the line for {}", image.size());
     Ok(())
 }

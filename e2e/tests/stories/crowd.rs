@@ -26,10 +26,7 @@ fn eight_clients_at_once_on_a_cold_image_cost_docker_registry_each_blob_once() -
 async fn eight_clients_at_once(sandbox: &Sandbox, kind: Kind) -> Result<()> {
     let image = Image::of(&SMALL, Edition::First)?;
     // At the speed of loopback the first would be through before the last has asked.
-    let shape = Shape {
-        rate: 8_000_000,
-        ..Shape::GIGABIT
-    };
+    let shape = Shape { rate: 8_000_000, ..Shape::GIGABIT };
     let kitchen = Kitchen::with(sandbox, kind, &image, shape).await?;
     let [oldest, middle, newest] = Version::ALL.map(async |version| {
         let containerd = Containerd::start(version, &sandbox.folder(&version.to_string())?).await?;
@@ -54,10 +51,7 @@ async fn eight_clients_at_once(sandbox: &Sandbox, kind: Kind) -> Result<()> {
         pull(),
     )?;
 
-    kitchen
-        .registry
-        .sent_once(kitchen.earlier, image.all())
-        .await?;
+    kitchen.registry.sent_once(kitchen.earlier, image.all()).await?;
     let fetched = kitchen.larder.metrics().await?.fetched(HOST);
     anyhow::ensure!(
         fetched == image.size_of_all(),

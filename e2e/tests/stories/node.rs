@@ -35,29 +35,17 @@ impl Kitchen {
         shape: Shape,
     ) -> Result<Self> {
         let registry = Registry::start(kind, &sandbox.folder("up")?).await?;
-        image
-            .push(&sandbox.folder("push")?, &at(&registry, "1"))
-            .await?;
+        image.push(&sandbox.folder("push")?, &at(&registry, "1")).await?;
         let line = Relay::start(registry.address(), shape).await?;
-        let upstream = Upstream {
-            host: HOST.to_owned(),
-            endpoint: line.address(),
-        };
+        let upstream = Upstream { host: HOST.to_owned(), endpoint: line.address() };
         let larder = Larder::start(&sandbox.folder("larder")?, &[upstream]).await?;
         let earlier = registry.requests().await?.len();
-        Ok(Self {
-            registry,
-            line,
-            larder,
-            earlier,
-        })
+        Ok(Self { registry, line, larder, earlier })
     }
 
     /// Pushes another image under a tag, past Larder.
     pub(crate) async fn push(&mut self, sandbox: &Sandbox, image: &Image, tag: &str) -> Result<()> {
-        image
-            .push(&sandbox.folder("push")?, &at(&self.registry, tag))
-            .await?;
+        image.push(&sandbox.folder("push")?, &at(&self.registry, tag)).await?;
         self.earlier = self.registry.requests().await?.len();
         Ok(())
     }
@@ -100,13 +88,7 @@ impl Node {
             Kitchen::with(sandbox, upstream_for(version), &image, Shape::LOOPBACK).await?;
         let containerd = Containerd::start(version, &sandbox.folder("c")?).await?;
         containerd.mirror(HOST, kitchen.larder.address())?;
-        Ok((
-            Self {
-                kitchen,
-                containerd,
-            },
-            image,
-        ))
+        Ok((Self { kitchen, containerd }, image))
     }
 }
 

@@ -36,31 +36,18 @@ fn a_big_image_comes_through_whole() -> Told {
 
 async fn check_cold_pull(node: &Node, image: &Image) -> Result<()> {
     let kitchen = &node.kitchen;
-    let fetched = image
-        .blobs()
-        .chain(image.manifests())
-        .map(|object| object.digest.as_str());
+    let fetched = image.blobs().chain(image.manifests()).map(|object| object.digest.as_str());
     kitchen.registry.sent_once(kitchen.earlier, fetched).await?;
     let requests = kitchen.registry.requests().await?;
     for object in &image.other_platform {
-        let asked = requests
-            .iter()
-            .skip(kitchen.earlier)
-            .any(|request| request.sent(&object.digest));
+        let asked =
+            requests.iter().skip(kitchen.earlier).any(|request| request.sent(&object.digest));
         ensure!(!asked, "{} of another platform was fetched", object.digest);
     }
     let metrics = kitchen.larder.metrics().await?;
     let (fetched, served) = (metrics.fetched(HOST), metrics.served(HOST));
-    ensure!(
-        fetched == image.size(),
-        "{fetched} bytes fetched for {}",
-        image.size()
-    );
-    ensure!(
-        served == image.size(),
-        "{served} bytes served of {}",
-        image.size()
-    );
+    ensure!(fetched == image.size(), "{fetched} bytes fetched for {}", image.size());
+    ensure!(served == image.size(), "{served} bytes served of {}", image.size());
     Ok(())
 }
 
@@ -83,19 +70,9 @@ async fn an_image_is_pulled_again_while_the_upstream_is_stopped(
     node.kitchen.upstream_was_silent().await?;
     let metrics = node.kitchen.larder.metrics().await?;
     let served = metrics.served(HOST) - served;
-    ensure!(
-        served == 2 * image.size(),
-        "{served} bytes served, twice {} expected",
-        image.size()
-    );
-    ensure!(
-        metrics.requests(HOST, "stale") > 0,
-        "nothing was counted as stale"
-    );
-    ensure!(
-        metrics.requests(HOST, "hit") > 0,
-        "nothing was counted as a hit"
-    );
+    ensure!(served == 2 * image.size(), "{served} bytes served, twice {} expected", image.size());
+    ensure!(metrics.requests(HOST, "stale") > 0, "nothing was counted as stale");
+    ensure!(metrics.requests(HOST, "hit") > 0, "nothing was counted as a hit");
     Ok(())
 }
 

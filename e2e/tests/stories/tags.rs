@@ -34,15 +34,9 @@ async fn a_moved_tag_is_pulled_at_the_next_pull_and_only_what_changed_is_fetched
         .filter(|object| !first.all().contains(object.digest.as_str()))
         .collect();
     let digests = new.iter().map(|object| object.digest.as_str());
-    node.kitchen
-        .registry
-        .sent_once(node.kitchen.earlier, digests)
-        .await?;
+    node.kitchen.registry.sent_once(node.kitchen.earlier, digests).await?;
     let fetched = node.kitchen.larder.metrics().await?.fetched(HOST) - before;
     let changed: u64 = new.iter().map(|object| object.size).sum();
-    ensure!(
-        fetched == changed,
-        "{fetched} bytes fetched where {changed} changed"
-    );
+    ensure!(fetched == changed, "{fetched} bytes fetched where {changed} changed");
     Ok(())
 }

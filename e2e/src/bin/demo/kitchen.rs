@@ -46,13 +46,7 @@ impl Kitchen {
         let containerd = Containerd::start(Version::V2_4, &sandbox.folder("c")?).await?;
         containerd.mirror(DIRECT, line.address())?;
         containerd.mirror(THROUGH_LARDER, larder.address())?;
-        let kitchen = Self {
-            registry,
-            line,
-            larder,
-            containerd,
-            home,
-        };
+        let kitchen = Self { registry, line, larder, containerd, home };
         kitchen.push(image).await?;
         Ok(kitchen)
     }
@@ -78,9 +72,7 @@ impl Kitchen {
 
     pub(crate) async fn remove_everything(&self) -> Result<()> {
         for host in [THROUGH_LARDER, DIRECT] {
-            self.containerd
-                .remove(&format!("{host}/{REPOSITORY}:1"))
-                .await?;
+            self.containerd.remove(&format!("{host}/{REPOSITORY}:1")).await?;
         }
         Ok(())
     }
@@ -89,13 +81,11 @@ impl Kitchen {
     pub(crate) async fn empty_larder(&mut self, sandbox: &Sandbox) -> Result<()> {
         self.larder.stop().await?;
         self.larder = start_larder(sandbox, "larder-2", &self.line).await?;
-        self.containerd
-            .mirror(THROUGH_LARDER, self.larder.address())
+        self.containerd.mirror(THROUGH_LARDER, self.larder.address())
     }
 
     pub(crate) fn path_form(&self) -> String {
-        self.larder
-            .path_form(&format!("{THROUGH_LARDER}/{REPOSITORY}:1"))
+        self.larder.path_form(&format!("{THROUGH_LARDER}/{REPOSITORY}:1"))
     }
 
     pub(crate) fn raw(&self) -> Result<Raw> {
@@ -110,10 +100,7 @@ impl Kitchen {
 
     async fn counters(&self) -> Result<Bytes> {
         let cache = self.larder.metrics().await?.served(THROUGH_LARDER);
-        Ok(Bytes {
-            upstream: self.line.carried().down,
-            cache,
-        })
+        Ok(Bytes { upstream: self.line.carried().down, cache })
     }
 
     /// Stops Larder as a node would.
@@ -125,17 +112,11 @@ impl Kitchen {
 impl Meter {
     pub(crate) async fn read(self, kitchen: &Kitchen) -> Result<Bytes> {
         let now = kitchen.counters().await?;
-        Ok(Bytes {
-            upstream: now.upstream - self.0.upstream,
-            cache: now.cache - self.0.cache,
-        })
+        Ok(Bytes { upstream: now.upstream - self.0.upstream, cache: now.cache - self.0.cache })
     }
 }
 
 async fn start_larder(sandbox: &Sandbox, folder: &str, line: &Relay) -> Result<Larder> {
-    let upstream = Upstream {
-        host: THROUGH_LARDER.to_owned(),
-        endpoint: line.address(),
-    };
+    let upstream = Upstream { host: THROUGH_LARDER.to_owned(), endpoint: line.address() };
     Larder::start(&sandbox.folder(folder)?, &[upstream]).await
 }

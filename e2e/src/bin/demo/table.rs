@@ -22,39 +22,22 @@ impl Table {
         self.rows.push((step, took, bytes));
         let seconds = took.as_secs_f64();
         let (upstream, cache) = (megabytes(upstream), megabytes(cache));
-        say(&format!(
-            "  {seconds:.2} s; {upstream} over the line, {cache} from Larder"
-        ))
+        say(&format!("  {seconds:.2} s; {upstream} over the line, {cache} from Larder"))
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heads = [
-            "",
-            "seconds",
-            "from upstream",
-            "from the cache",
-            "of a direct pull",
-        ];
+        let heads = ["", "seconds", "from upstream", "from the cache", "of a direct pull"];
         let [step, seconds, upstream, cache, ratio] = heads;
-        writeln!(
-            f,
-            "{step:<38} {seconds:>8} {upstream:>14} {cache:>15} {ratio:>17}"
-        )?;
+        writeln!(f, "{step:<38} {seconds:>8} {upstream:>14} {cache:>15} {ratio:>17}")?;
         writeln!(f, "{}", "-".repeat(96))?;
-        let direct = self
-            .rows
-            .first()
-            .map_or(1.0, |(_, took, _)| took.as_secs_f64());
+        let direct = self.rows.first().map_or(1.0, |(_, took, _)| took.as_secs_f64());
         for (step, took, bytes) in &self.rows {
             let took = took.as_secs_f64();
             let (upstream, cache) = (megabytes(bytes.upstream), megabytes(bytes.cache));
             let ratio = format!("{:.2} x", took / direct);
-            writeln!(
-                f,
-                "{step:<38} {took:>8.2} {upstream:>14} {cache:>15} {ratio:>17}"
-            )?;
+            writeln!(f, "{step:<38} {took:>8.2} {upstream:>14} {cache:>15} {ratio:>17}")?;
         }
         Ok(())
     }
