@@ -32,7 +32,7 @@ TXT
 #   openssl          certificates of the TLS stories
 #   ca-certificates  the trust store that those are put beside
 #   jq zstd          images and answers, by hand and in scripts
-#   shellcheck       for `make lint`
+#   ShellCheck       for `make lint`
 PACKAGES=(containerd runc docker-registry skopeo iproute2 openssl ca-certificates jq zstd shellcheck)
 
 POLICY=/usr/sbin/policy-rc.d
