@@ -78,9 +78,9 @@ impl Kitchen {
     }
 
     /// Another Larder with an empty store takes the place of this one.
-    pub(crate) async fn empty_larder(&mut self, sandbox: &Sandbox) -> Result<()> {
+    pub(crate) async fn empty_larder(&mut self, sandbox: &Sandbox, folder: &str) -> Result<()> {
         self.larder.stop().await?;
-        self.larder = start_larder(sandbox, "larder-2", &self.line).await?;
+        self.larder = start_larder(sandbox, folder, &self.line).await?;
         self.containerd.mirror(THROUGH_LARDER, self.larder.address())
     }
 
@@ -90,6 +90,11 @@ impl Kitchen {
 
     pub(crate) fn raw(&self) -> Result<Raw> {
         Raw::new(self.larder.address(), THROUGH_LARDER)
+    }
+
+    /// The same past Larder, over the line.
+    pub(crate) fn raw_directly(&self) -> Result<Raw> {
+        Raw::new(self.line.address(), DIRECT)
     }
 
     /// Once everything that earlier steps wrote is on the disk and in nobody's way.

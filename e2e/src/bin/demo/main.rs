@@ -54,7 +54,7 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
         "Starting distribution 3.1.2, a line of 1 Gbit/s and 20 ms to it, Larder, containerd 2.4.2",
     )?;
     let mut kitchen = Kitchen::open(sandbox, &first).await?;
-    let mut table = Table::new();
+    let mut table = Table::of("containerd pulls, unpacking included");
 
     say(
         "Pulling without Larder, once as a rehearsal (a first pull is slower), once for the table",
@@ -75,7 +75,7 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
     table.add("warm: removed and pulled again", took, bytes)?;
 
     say("Emptying Larder, then 8 clients at once: containerd, crane and six of plain HTTP")?;
-    kitchen.empty_larder(sandbox).await?;
+    kitchen.empty_larder(sandbox, "larder-2").await?;
     let (took, bytes) = eight_at_once(sandbox, &kitchen, &first).await?;
     table.add("8 clients at once, cold, the last one", took, bytes)?;
 
@@ -83,6 +83,8 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
     kitchen.push(&second).await?;
     let (took, bytes) = pull(&kitchen, &second, changed(&first, &second) + HEADERS).await?;
     table.add("the tag has moved, image removed", took, bytes)?;
+
+    let alone = bytes_alone(sandbox, &mut kitchen, &second).await?;
 
     say("Cutting the line. First without Larder:")?;
     kitchen.line.set(Mode::Refuse).await?;
@@ -97,7 +99,7 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
 
     kitchen.close().await?;
     say(&format!("\n{table}"))?;
-    say("Seconds are containerd's: unpacking is in them, and is the same in every row.")?;
+    say(&format!("{alone}"))?;
     say(&format!("All of it in {:.0} s. Nothing is left running.", started.elapsed().as_secs_f64()))
 }
 
@@ -116,6 +118,28 @@ fn check_line(bytes: Bytes, at_most: u64) -> Result<()> {
     let Bytes { upstream, .. } = bytes;
     ensure!(upstream <= at_most, "the line carried {upstream} bytes where {at_most} are enough");
     Ok(())
+}
+
+/// The same image fetched blob after blob by plain HTTP, without a containerd that unpacks it.
+async fn bytes_alone(sandbox: &Sandbox, kitchen: &mut Kitchen, image: &Image) -> Result<Table> {
+    say("Emptying Larder once more, for the bytes alone: plain HTTP, one blob after the other")?;
+    kitchen.empty_larder(sandbox, "larder-3").await?;
+    let mut table = Table::of("the bytes alone, by plain HTTP");
+    let steps = [
+        ("direct, without Larder", kitchen.raw_directly()?, image.size() + HEADERS),
+        ("cold, through Larder", kitchen.raw()?, image.size() + HEADERS),
+        ("warm", kitchen.raw()?, HEADERS),
+    ];
+    for (step, client, at_most) in steps {
+        let meter = kitchen.meter().await?;
+        let asked = Instant::now();
+        client.pull(REPOSITORY, "1", image).await?;
+        let took = asked.elapsed();
+        let bytes = meter.read(kitchen).await?;
+        check_line(bytes, at_most)?;
+        table.add(step, took, bytes)?;
+    }
+    Ok(table)
 }
 
 /// Until the last one has it.

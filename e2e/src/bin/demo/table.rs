@@ -8,12 +8,13 @@ use crate::{kitchen::Bytes, say};
 
 /// One row per step. The first one is what the others are compared with.
 pub(crate) struct Table {
+    title: &'static str,
     rows: Vec<(&'static str, Duration, Bytes)>,
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
-        Self { rows: Vec::new() }
+    pub(crate) fn of(title: &'static str) -> Self {
+        Self { title, rows: Vec::new() }
     }
 
     /// Adds a step and says how it went.
@@ -28,16 +29,16 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heads = ["", "seconds", "from upstream", "from the cache", "of a direct pull"];
+        let heads = [self.title, "seconds", "from upstream", "from the cache", "of direct"];
         let [step, seconds, upstream, cache, ratio] = heads;
-        writeln!(f, "{step:<38} {seconds:>8} {upstream:>14} {cache:>15} {ratio:>17}")?;
-        writeln!(f, "{}", "-".repeat(96))?;
+        writeln!(f, "{step:<38} {seconds:>8} {upstream:>14} {cache:>15} {ratio:>10}")?;
+        writeln!(f, "{}", "-".repeat(89))?;
         let direct = self.rows.first().map_or(1.0, |(_, took, _)| took.as_secs_f64());
         for (step, took, bytes) in &self.rows {
             let took = took.as_secs_f64();
             let (upstream, cache) = (megabytes(bytes.upstream), megabytes(bytes.cache));
             let ratio = format!("{:.2} x", took / direct);
-            writeln!(f, "{step:<38} {took:>8.2} {upstream:>14} {cache:>15} {ratio:>17}")?;
+            writeln!(f, "{step:<38} {took:>8.2} {upstream:>14} {cache:>15} {ratio:>10}")?;
         }
         Ok(())
     }
