@@ -46,6 +46,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     let cache = Cache::new(store.clone(), metrics.clone(), tasks.clone(), cancel.clone());
     let (set_ready, ready) = watch::channel(false);
+    let not_ready = set_ready.clone();
     let admin = admin::Admin {
         registry,
         metrics: metrics.clone(),
@@ -54,6 +55,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         instance: args.instance,
         node: args.node_name,
         ready,
+        measured: admin::Measured::default(),
     };
     let pulls = Pulls {
         cache: Arc::new(cache),
@@ -83,6 +85,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
+        not_ready.send_replace(false);
     };
     tracing::info!(%pull, admin = %admin_address, data = %storage.path.display(), "serving");
     set_ready.send_replace(true);

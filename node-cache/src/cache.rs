@@ -8,6 +8,7 @@
 //! Every answer passes two gates first: may this repository be served ([`Place`]), and was its
 //! content proven to be readable (`visibility`, `links`).
 
+mod aside;
 mod blob;
 mod download;
 mod error;
@@ -47,6 +48,10 @@ use crate::{
 const BUDGET: Duration = Duration::from_millis(9_500);
 /// The same while an older answer could be given instead.
 const BUDGET_WITH_STALE: Duration = Duration::from_secs(3);
+
+/// How long a look at the disk may take before it counts as silent. A hung disk must not hang
+/// pulls: containerd waits 30 s for each request, and for ever in the middle of a body.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The cache. One per process.
 #[derive(Debug)]
@@ -134,6 +139,18 @@ impl Cache {
 
 fn deadline() -> Instant {
     Instant::now() + BUDGET
+}
+
+/// The same as [`blocking`], for what a client waits for.
+async fn looking<T, F>(operation: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, StoreError> + Send + 'static,
+{
+    match tokio::time::timeout(LOOK, blocking(operation)).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Silent),
+    }
 }
 
 /// Runs a blocking operation on the store off the asynchronous threads.

@@ -2,7 +2,7 @@
 //!
 //! A request is parsed once (`pull::PullRequest`), answered by the cache, and turned into HTTP
 //! in one place (`respond`). Nothing a client sends is passed to an upstream except names,
-//! digests, ranges and two list parameters, all of which were parsed.
+//! digests, ranges and the parameters of lists, all of which were parsed and are written anew.
 
 pub mod admin;
 mod flush;
@@ -52,7 +52,7 @@ pub fn router(pulls: Pulls) -> Router {
 async fn handle(State(pulls): State<Pulls>, request: Request<axum::body::Body>) -> Response {
     let id = pulls.requests.fetch_add(1, Ordering::Relaxed);
     let (parts, _) = request.into_parts();
-    let span = tracing::debug_span!("request", id);
+    let span = tracing::info_span!("request", id);
     async move {
         let started = std::time::Instant::now();
         let head = parts.method == Method::HEAD;
@@ -75,6 +75,7 @@ struct Asked {
     headers: PullHeaders,
     head: bool,
     written: Written,
+    started: std::time::Instant,
 }
 
 impl Pulls {
@@ -91,7 +92,7 @@ impl Pulls {
         };
         let ImageRequest { host: _, repository, resource, written } = image;
         let place = Place { upstream, repository };
-        let asked = Asked { resource, headers: request.headers, head, written };
+        let asked = Asked { resource, headers: request.headers, head, written, started };
         let (response, outcome) = self.serve(&place, &asked).await;
         self.metrics.request(place.host(), outcome);
         tracing::debug!(
@@ -108,7 +109,7 @@ impl Pulls {
     }
 
     async fn serve(&self, place: &Place, asked: &Asked) -> (Response, Outcome) {
-        let Asked { resource, headers, head, written } = asked;
+        let Asked { resource, headers, head, written, started } = asked;
         let head = *head;
         let cache = &self.cache;
         match resource {
@@ -117,13 +118,15 @@ impl Pulls {
                     Reference::Tag(tag) => cache.tag(place, tag).await,
                     Reference::Digest(digest) => cache.manifest(place, digest).await,
                 };
-                let found = match found {
-                    Ok(found) if headers.accepts(&found.manifest.media_type) => Ok(found),
-                    Ok(_) => {
+                let found = match (found, reference) {
+                    // A digest names its bytes, whatever the client would rather have.
+                    (Ok(found), Reference::Tag(tag))
+                        if !headers.accepts(&found.manifest.media_type) =>
+                    {
                         let accept = headers.accept.clone().unwrap_or_default();
-                        cache.manifest_as_accepted(place, reference.clone(), accept).await
+                        cache.tag_as_accepted(place, tag, accept, *started).await
                     }
-                    Err(error) => Err(error),
+                    (found, _) => found,
                 };
                 match found {
                     Ok(answer) => {

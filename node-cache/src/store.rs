@@ -85,6 +85,9 @@ pub enum StoreError {
         /// What is wrong and how to mend it.
         problem: String,
     },
+    /// The disk did not answer in time.
+    #[error("the disk did not answer within 5 s")]
+    Silent,
     /// The process is ending.
     #[error("larder-node is shutting down")]
     ShuttingDown,
@@ -135,14 +138,37 @@ impl Store {
         files::create_empty(&path)
     }
 
+    /// Records that content of `repository` was fetched with credentials that everybody on the
+    /// node may use. Durable before any link of it, so that no change of configuration and no
+    /// crash can make such content look like what anybody may read.
+    pub fn mark_shared(
+        &self,
+        host: &UpstreamHost,
+        repository: &Repository,
+    ) -> Result<(), StoreError> {
+        let path = self.layout.shared(host, repository);
+        if path.is_file() {
+            return Ok(());
+        }
+        files::create_empty(&path)?;
+        files::sync_folder(path.parent().unwrap_or(self.layout.root()))
+    }
+
+    /// Whether content of `repository` was ever fetched so.
+    pub fn was_shared(&self, host: &UpstreamHost, repository: &Repository) -> bool {
+        self.layout.shared(host, repository).exists()
+    }
+
     /// Use counts, for the catalog.
     pub fn usage(&self) -> &usage::Usage {
         &self.usage
     }
 
-    /// Makes directory entries written so far durable, as far as the file system allows.
+    /// Makes everything written so far durable.
     pub fn sync(&self) -> Result<(), StoreError> {
-        files::sync_folder(self.layout.root())
+        let root = self.layout.root();
+        let folder = at("cannot open", root, File::open(root))?;
+        at("cannot sync", root, rustix::fs::syncfs(folder).map_err(Into::into))
     }
 }
 

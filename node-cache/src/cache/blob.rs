@@ -3,25 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
-    Body, ByteRange, Cache, Error, ErrorKind, Place, RangeSpec, blocking,
+    Body, ByteRange, Cache, Error, ErrorKind, Place, RangeSpec,
     download::{Download, Failure, Progress, Stage},
-    proof::Proof,
-    reader::{self, Delivery},
+    looking,
+    proof::{Kind, Proof},
+    reader::{self, Delivery, Notes},
 };
-use crate::{
-    config::Identity,
-    metrics::Outcome,
-    oci::Digest,
-    store::Blob,
-    upstream::{Request, Target, UpstreamError},
-};
+use crate::{metrics::Outcome, oci::Digest, store::Blob, upstream::Target};
 
 /// Up to this size a body is verified before its first byte.
 const SMALL: u64 = 256 << 10;
@@ -85,7 +79,7 @@ impl Cache {
         let proof = if linked { Proof::Link } else { Proof::Missing };
         match (stored, wanted) {
             (Some(blob), wanted) => {
-                self.prove(place, digest, proof, deadline).await?;
+                self.prove(place, digest, Kind::Blob, proof, deadline).await?;
                 self.serve_stored(place, digest, blob, wanted, deadline).await
             }
             (None, Wanted::Headers) => self.ask_headers(place, digest, deadline).await,
@@ -97,7 +91,7 @@ impl Cache {
 
     pub(super) async fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, Error> {
         let (store, wanted) = (self.store.clone(), digest.clone());
-        match blocking(move || store.blob(&wanted)).await {
+        match looking(move || store.blob(&wanted)).await {
             Ok(blob) => Ok(blob),
             Err(error) => {
                 self.store_failed(&error);
@@ -122,7 +116,8 @@ impl Cache {
         if blob.trusted {
             let range = resolve(spec, Some(total))?;
             let bytes = range.unwrap_or(ByteRange { start: 0, end: total });
-            let body = Some(reader::stored(blob.file, bytes, self.delivery(place)));
+            let (delivery, notes) = (self.delivery(place), self.notes(digest));
+            let body = Some(reader::stored(blob.file, bytes, delivery, notes));
             return Ok(BlobAnswer { total: Some(total), range, body, outcome: Outcome::Hit });
         }
         // Hashed at 1.6 GB/s: most blobs are verified before their first byte, which also lets a
@@ -153,6 +148,7 @@ impl Cache {
         // A small body with the wrong bytes was not sent yet: the next endpoint may do better.
         let mut attempts = place.upstream.config().endpoints.len().max(2);
         loop {
+            let in_time = Instant::now() < deadline;
             let under_way = self.downloads.current(digest);
             let frontier =
                 under_way.as_ref().map_or(0, |download| download.follow().borrow().frontier);
@@ -162,10 +158,12 @@ impl Cache {
                 let message = "larder has only the beginning of this blob";
                 return Err(Error::unavailable(message));
             }
-            if under_way.is_some_and(|download| !download.proves(place)) {
-                self.prove(place, digest, proof, deadline).await?;
-            }
             let (download, started) = self.downloads.join_or_start(place, digest);
+            // After the join: whose download it is was decided there.
+            let own = download.proves(place);
+            if !own {
+                self.prove(place, digest, Kind::Blob, proof, deadline).await?;
+            }
             let outcome = if started { Outcome::Miss } else { Outcome::Joined };
             attempts = attempts.saturating_sub(1);
             match self.wait_until_open(&download, deadline).await {
@@ -174,11 +172,14 @@ impl Cache {
                     let Some(blob) = self.open_blob(digest).await? else {
                         continue;
                     };
-                    self.prove(place, digest, proof, deadline).await?;
+                    let proof = if own { proof } else { Proof::Link };
+                    self.prove(place, digest, Kind::Blob, proof, deadline).await?;
                     let wanted = Wanted::Bytes(spec);
                     return self.serve_stored(place, digest, blob, wanted, deadline).await;
                 }
-                Err(Failure::Mismatch { .. }) if attempts > 0 && Instant::now() < deadline => {}
+                Err(Failure::Mismatch { .. }) if attempts > 0 && in_time => {}
+                // It failed for somebody else's repository or registry; ours may be well.
+                Err(_) if !own && in_time => {}
                 Err(failure) => return Err(failure.into()),
                 Ok(()) => {
                     return self.follow(place, digest, &download, spec, outcome, deadline).await;
@@ -191,30 +192,27 @@ impl Cache {
     /// verification.
     async fn wait_until_open(&self, download: &Download, deadline: Instant) -> Result<(), Failure> {
         let mut progress = download.follow();
-        let late = || UpstreamError::Unavailable {
-            host: "the upstream".to_owned(),
-            reason: "no answer in time".to_owned(),
-        };
         let opened = progress.wait_for(|now| !matches!(now.stage, Stage::Opening));
         match timeout_at(deadline, opened).await {
             Ok(Ok(now)) => {
                 if let Stage::Failed(failure) = &now.stage {
                     return Err(failure.clone());
                 }
-                if now.total.is_none_or(|total| total > SMALL) {
+                if now.total.is_some_and(|total| total > SMALL) {
                     return Ok(());
                 }
             }
-            _ => return Err(late().into()),
+            _ => return Err(late()),
         }
         let patience = sleep_until(deadline.min(Instant::now() + SMALL_PATIENCE));
         tokio::select! {
-            over = progress.wait_for(Progress::is_over) => match over {
+            // Of unknown length: it may be small until it is not.
+            over = progress.wait_for(|now| now.is_over() || now.frontier > SMALL) => match over {
                 Ok(now) => match &now.stage {
                     Stage::Failed(failure) => Err(failure.clone()),
                     _ => Ok(()),
                 },
-                Err(_) => Err(late().into()),
+                Err(_) => Err(late()),
             },
             () = patience => Ok(()),
         }
@@ -229,66 +227,40 @@ impl Cache {
         outcome: Outcome,
         deadline: Instant,
     ) -> Result<BlobAnswer, Error> {
-        let progress = download.follow();
+        let mut progress = download.follow();
         let (total, frontier) = snapshot(&progress);
         let range = resolve(spec, total)?;
         if let (Some(range), Some(total)) = (range, total)
             && range.start > frontier + AHEAD
+            && download.dials_out()
             && !progress.borrow().is_over()
         {
-            return self.fetch_aside(place, digest, download, range, total, deadline).await;
+            let wanted = (range, total);
+            return self.fetch_aside(place, digest, download, wanted, deadline).await;
         }
         let start = range.map_or(0, |range| range.start);
         let end = range.map(|range| range.end).or(total);
+        // No headers without a first byte: a body that ends without one costs containerd one of
+        // the few answers after which it gives the pull up, and a 503 does not.
+        let first = progress.wait_for(|now| now.visible() > start || now.is_over());
+        match timeout_at(deadline, first).await {
+            Ok(Ok(now)) => match &now.stage {
+                Stage::Failed(failure) if now.visible() <= start => {
+                    return Err(failure.clone().into());
+                }
+                _ => {}
+            },
+            _ => return Err(late().into()),
+        }
         let stall = place.upstream.config().timeouts.stall;
-        let body = reader::following(progress, start, end, stall, self.delivery(place));
+        let (delivery, notes) = (self.delivery(place), self.notes(digest));
+        let body = reader::following(progress, start, end, stall, delivery, notes);
         Ok(BlobAnswer { total, range, body: Some(body), outcome })
     }
 
-    /// Fetches a range far ahead of the download by an upstream range of its own.
-    async fn fetch_aside(
-        &self,
-        place: &Place,
-        digest: &Digest,
-        download: &Download,
-        range: ByteRange,
-        total: u64,
-        deadline: Instant,
-    ) -> Result<BlobAnswer, Error> {
-        let Ok(permit) = download.side_ranges.clone().try_acquire_owned() else {
-            let message = "larder already fetches four ranges of this blob on the side";
-            return Err(Error::unavailable(message));
-        };
-        let request = Request {
-            method: Method::GET,
-            target: Target::Blob(place.repository.clone(), digest.clone()),
-            accept: None,
-            range: Some((range.start, Some(range.end - 1))),
-            identity: Identity::Configured,
-            first_endpoint: 0,
-        };
-        let response = place.upstream.send(request, deadline).await?;
-        let skip = match response.status {
-            StatusCode::PARTIAL_CONTENT => match response.content_range() {
-                Some(found) if found.start == range.start && found.total == Some(total) => 0,
-                _ => {
-                    return Err(Error::unavailable(
-                        "the upstream sent another range than asked for",
-                    ));
-                }
-            },
-            _ if response.content_length().is_some_and(|length| length != total) => {
-                return Err(Error::unavailable("the upstream's blob has another length"));
-            }
-            _ => range.start,
-        };
-        let stall = place.upstream.config().timeouts.stall;
-        let fetched = self.metrics.fetched(place.host());
-        let len = range.end - range.start;
-        let delivery = self.delivery(place);
-        let body = reader::passing(response, skip, len, stall, fetched, delivery, permit);
-        let (total, range, body) = (Some(total), Some(range), Some(body));
-        Ok(BlobAnswer { total, range, body, outcome: Outcome::PassThrough })
+    fn notes(&self, digest: &Digest) -> Notes {
+        let (store, downloads) = (self.store.clone(), self.downloads.clone());
+        Notes { store, downloads, digest: digest.clone() }
     }
 
     pub(super) fn delivery(&self, place: &Place) -> Delivery {
@@ -299,6 +271,10 @@ impl Cache {
     pub fn buffered(&self, place: &Place, bytes: Bytes) -> Body {
         reader::buffered(bytes, &self.delivery(place))
     }
+}
+
+fn late() -> Failure {
+    Failure::Stalled { from: "the upstream".to_owned(), reason: "nothing came in time".to_owned() }
 }
 
 fn snapshot(progress: &watch::Receiver<Progress>) -> (Option<u64>, u64) {

@@ -13,6 +13,7 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use super::{
     Error, Place, PlaceKey, blocking,
@@ -90,6 +91,8 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Upstream(error) => error.into(),
+            // The path and the cause are in the log; a client has no use for them.
+            Failure::Store { .. } => Self::unavailable("larder's store failed"),
             other => Self::unavailable(other.to_string()),
         }
     }
@@ -139,6 +142,11 @@ impl Download {
         self.origin.as_ref() == Some(&place.key())
     }
 
+    /// Whether its bytes come from an upstream rather than from the store.
+    pub(super) fn dials_out(&self) -> bool {
+        self.origin.is_some()
+    }
+
     /// Follows the progress.
     pub(super) fn follow(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
@@ -183,6 +191,12 @@ impl Downloads {
         self.setbacks.get(digest)
     }
 
+    /// A body of `digest` ended at `position` because nothing more came.
+    pub(super) fn note_silence(&self, digest: &Digest, position: u64) {
+        let next_endpoint = self.setback(digest).map_or(0, |setback| setback.next_endpoint);
+        self.setbacks.record(digest, Setback { held: position, next_endpoint });
+    }
+
     /// The download of `digest`, started from `place` if there is none. The flag says whether this
     /// call started it.
     pub(super) fn join_or_start(
@@ -209,13 +223,15 @@ impl Downloads {
         single_source: bool,
     ) {
         let downloads = self.clone();
-        self.tasks.spawn(async move {
+        let task = async move {
+            let guard = Listed { downloads: &downloads, digest: &digest, download: &download };
             let started = Instant::now();
             let fill = Fill {
                 store: downloads.store.clone(),
                 links: downloads.links.clone(),
                 fetched: downloads.metrics.fetched(place.host()),
                 quarantined: downloads.metrics.quarantined.clone(),
+                store_errors: downloads.metrics.store_errors.clone(),
                 place: place.clone(),
                 digest: digest.clone(),
                 first_endpoint: downloads.setback(&digest).map_or(0, |s| s.next_endpoint),
@@ -233,8 +249,12 @@ impl Downloads {
                     next_endpoint: 0,
                 }),
             };
-            downloads.finish(&place, &digest, &download, result, started.elapsed());
-        });
+            let end = End { result, elapsed: started.elapsed(), single_source };
+            downloads.finish(&place, &digest, &download, end);
+            drop(guard);
+        };
+        // Under the request that started it, so that the log tells which one that was.
+        self.tasks.spawn(task.instrument(tracing::Span::current()));
     }
 
     /// Takes the download off the list, remembers how it failed, and lets readers know last: who
@@ -244,8 +264,7 @@ impl Downloads {
         place: &Place,
         digest: &Digest,
         download: &Arc<Download>,
-        result: Result<FillEnd, fill::Ended>,
-        elapsed: Duration,
+        End { result, elapsed, single_source }: End,
     ) {
         let bytes = download.progress.borrow().frontier;
         let (upstream, repository) = (place.host(), &place.repository);
@@ -259,6 +278,13 @@ impl Downloads {
                 false
             }
             Err(fill::Ended { failure: Failure::Stored, .. }) => false,
+            Err(fill::Ended { failure: Failure::Upstream(error), .. })
+                if !matches!(error, UpstreamError::Unavailable { .. }) =>
+            {
+                // The client is told; it is nothing that went wrong.
+                tracing::debug!(%upstream, %repository, %digest, %error, "no fill");
+                false
+            }
             Err(ended) => {
                 let fill::Ended { failure, held, next_endpoint } = ended;
                 let mismatch = matches!(failure, Failure::Mismatch { .. });
@@ -270,7 +296,8 @@ impl Downloads {
                 self.metrics.fill(upstream, end);
                 let (outcome, error) = (end.as_str(), failure);
                 tracing::warn!(%upstream, %repository, %digest, bytes, elapsed_ms, outcome, %error, "fill");
-                matches!(failure, Failure::Mismatch { pieced: true, .. })
+                // Once: an upstream whose bytes are wrong in one piece as well stays wrong.
+                matches!(failure, Failure::Mismatch { pieced: true, .. }) && !single_source
             }
         };
         let mut active = self.active();
@@ -306,6 +333,7 @@ impl Downloads {
         let (downloads, digest) = (self.clone(), digest.clone());
         let following = download.clone();
         self.tasks.spawn(async move {
+            let guard = Listed { downloads: &downloads, digest: &digest, download: &following };
             let (hashing, wanted) = (following.progress.clone(), digest.clone());
             let (store, stored) = (downloads.store.clone(), blob);
             let result = blocking(move || {
@@ -331,8 +359,40 @@ impl Downloads {
                 }
             };
             following.progress.send_modify(|progress| progress.stage = stage);
+            drop(guard);
         });
         download
+    }
+}
+
+/// How a download's task ended.
+struct End {
+    result: Result<FillEnd, fill::Ended>,
+    elapsed: Duration,
+    single_source: bool,
+}
+
+/// Takes a download off the list whatever becomes of its task: one that panicked would otherwise
+/// be followed for ever.
+struct Listed<'a> {
+    downloads: &'a Downloads,
+    digest: &'a Digest,
+    download: &'a Arc<Download>,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        let mut active = self.downloads.active();
+        if active.get(self.digest).is_some_and(|listed| Arc::ptr_eq(listed, self.download)) {
+            active.remove(self.digest);
+        }
+        drop(active);
+        if self.download.progress.borrow().is_over() {
+            return;
+        }
+        let reason = "the download was abandoned".to_owned();
+        let failure = Failure::Store { reason };
+        self.download.progress.send_modify(|progress| progress.stage = Stage::Failed(failure));
     }
 }
 

@@ -27,6 +27,9 @@ pub enum ErrorKind {
     Refused,
     /// The upstream cannot be reached, or the store failed: 503.
     Unavailable,
+    /// The upstream answered, with something that cannot be served: 503, and nothing older in its
+    /// place.
+    Unusable,
     /// The range lies outside the content, which has this many bytes: 416.
     Range(u64),
 }
@@ -38,6 +41,10 @@ impl Error {
 
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Unavailable, message: message.into() }
+    }
+
+    pub(super) fn unusable(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Unusable, message: message.into() }
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
@@ -54,7 +61,7 @@ impl Error {
         match self.kind {
             ErrorKind::NotFound => Outcome::NotFound,
             ErrorKind::Refused => Outcome::Refused,
-            ErrorKind::Unavailable => Outcome::Unavailable,
+            ErrorKind::Unavailable | ErrorKind::Unusable => Outcome::Unavailable,
             ErrorKind::Range(_) => Outcome::BadRange,
         }
     }
@@ -66,7 +73,7 @@ impl ErrorKind {
         match self {
             Self::NotFound => not_found,
             Self::Refused => ErrorCode::Denied,
-            Self::Unavailable => ErrorCode::Unavailable,
+            Self::Unavailable | Self::Unusable => ErrorCode::Unavailable,
             Self::Range(_) => ErrorCode::RangeInvalid,
         }
     }
@@ -89,7 +96,10 @@ impl From<UpstreamError> for Error {
 
 impl From<BodyError> for Error {
     fn from(error: BodyError) -> Self {
-        Self::unavailable(error.to_string())
+        match error {
+            BodyError::TooLarge { .. } => Self::unusable(error.to_string()),
+            BodyError::Broken(_) | BodyError::TimedOut => Self::unavailable(error.to_string()),
+        }
     }
 }
 

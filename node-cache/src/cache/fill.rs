@@ -39,6 +39,7 @@ pub(super) struct Fill {
     pub(super) links: Arc<Links>,
     pub(super) fetched: IntCounter,
     pub(super) quarantined: IntCounter,
+    pub(super) store_errors: IntCounter,
     pub(super) place: Place,
     pub(super) digest: Digest,
     pub(super) first_endpoint: usize,
@@ -80,7 +81,7 @@ impl Fill {
         let (partial, total, held) = (sink.partial.clone(), source.total, sink.frontier);
         if total.is_some_and(|total| total < held) {
             // What an earlier attempt left is longer than the content.
-            return Err(self.reject(partial, true).await);
+            return Err(self.reject(partial, true, source.response.endpoint).await);
         }
         self.links.remember(&self.place, &self.digest);
         progress.send_modify(|progress| {
@@ -89,6 +90,7 @@ impl Fill {
         });
 
         let mut pieced = held > 0;
+        let mut answered = source.response.endpoint;
         let mut fruitless = 0;
         let mut last_byte = Instant::now();
         while total != Some(sink.frontier) {
@@ -99,7 +101,7 @@ impl Fill {
                 Ok(sink) => sink,
                 Err(error) => {
                     self.give_up(&partial).await;
-                    return Err(self.failed(store_failure(&error), before));
+                    return Err(self.failed(self.store_failure(&error), before));
                 }
             };
             fruitless = if sink.frontier > before { 0 } else { fruitless + 1 };
@@ -109,9 +111,18 @@ impl Fill {
                 Pause::Broken(reason) => (reason, endpoint + 1),
                 Pause::Silent => ("no byte for too long".to_owned(), endpoint + 1),
             };
-            let next = if self.single_source { endpoint } else { next };
+            if self.single_source {
+                let from = self.place.host().to_string();
+                self.discard(&partial).await;
+                return Err(Ended {
+                    failure: Failure::Stalled { from, reason },
+                    held: 0,
+                    next_endpoint: next,
+                });
+            }
             tracing::debug!(digest = %self.digest, frontier = sink.frontier, reason, "resuming a download");
             pieced = true;
+            answered = endpoint;
             let give_up = last_byte + self.patience();
             source = match self.resume(sink.frontier, total, next, fruitless, give_up).await {
                 Ok(source) => source,
@@ -125,7 +136,7 @@ impl Fill {
                 }
             };
         }
-        self.conclude(sink, pieced).await
+        self.conclude(sink, pieced, answered).await
     }
 
     fn failed(&self, failure: Failure, held: u64) -> Ended {
@@ -135,7 +146,7 @@ impl Fill {
     /// Asks the upstream and gets the file ready. Nothing is created for content that the upstream
     /// does not give.
     async fn start(&self, progress: &watch::Sender<Progress>) -> Result<(Sink, Source), Ended> {
-        let store_failed = |error: StoreError| self.failed(store_failure(&error), 0);
+        let store_failed = |error: StoreError| self.failed(self.store_failure(&error), 0);
         let leftover = match self.look().await.map_err(store_failed)? {
             Look::Stored => return Err(self.failed(Failure::Stored, 0)),
             Look::Nothing => None,
@@ -147,8 +158,13 @@ impl Fill {
         let (sink, source) = if let Some((partial, held)) = leftover {
             // The file is hashed again while the upstream is asked: what it holds may never have
             // reached the disk before a power cut.
+            let unreadable = partial.clone();
             let sink = self.sink(partial, progress);
             let (sink, source) = tokio::join!(blocking(move || sink.rehash(held)), asked);
+            if sink.is_err() {
+                // What cannot be read is of no use to the next attempt either.
+                self.discard(&unreadable).await;
+            }
             (sink.map_err(store_failed)?, source.map_err(upstream_failed)?)
         } else {
             let source = asked.await.map_err(upstream_failed)?;
@@ -164,7 +180,7 @@ impl Fill {
             let partial = sink.partial.clone();
             if let Err(error) = blocking(move || partial.reserve(total)).await {
                 self.give_up(&sink.partial).await;
-                return Err(self.failed(store_failure(&error), held));
+                return Err(self.failed(self.store_failure(&error), held));
             }
         }
         Ok((sink, source))
@@ -253,7 +269,11 @@ impl Fill {
                     Err(error) => pause = Some(Pause::Broken(error.to_string())),
                 }
             }
-            sink = match sink.settle().await {
+            let waited = Instant::now();
+            let settled = sink.settle().await;
+            // The disk was slow, not the upstream.
+            *last_byte += waited.elapsed();
+            sink = match settled {
                 Ok(sink) if batch.is_empty() => Writing::Idle(sink),
                 Ok(sink) => Writing::Busy(tokio::task::spawn_blocking(move || sink.write(&batch))),
                 Err(error) => return (Err(error), Pause::Broken("the store failed".to_owned())),
@@ -272,7 +292,7 @@ impl Fill {
 
     /// Compares the digest. The last byte is released as soon as it is right; making the file
     /// durable is off the client's path.
-    async fn conclude(&self, sink: Sink, pieced: bool) -> Result<FillEnd, Ended> {
+    async fn conclude(&self, sink: Sink, pieced: bool, endpoint: usize) -> Result<FillEnd, Ended> {
         let Sink { partial, hasher, frontier, reserved: _, progress } = sink;
         if hasher.finish() == self.digest {
             progress.send_modify(|progress| {
@@ -292,24 +312,38 @@ impl Fill {
                     Ok(FillEnd::Stored)
                 }
                 Err(error) => {
-                    tracing::error!(%digest, error = &error as &dyn std::error::Error, "a blob cannot be kept");
+                    self.store_failure(&error);
+                    tracing::error!(%digest, "a blob cannot be kept");
                     Ok(FillEnd::NotKept)
                 }
             };
         }
-        Err(self.reject(partial, pieced).await)
+        Err(self.reject(partial, pieced, endpoint).await)
     }
 
     /// Moves a file with the wrong bytes out of the way.
-    async fn reject(&self, partial: Partial, pieced: bool) -> Ended {
+    async fn reject(&self, partial: Partial, pieced: bool, endpoint: usize) -> Ended {
         let store = self.store.clone();
         if let Err(error) = blocking(move || store.quarantine_partial(&partial)).await {
             tracing::error!(error = &error as &dyn std::error::Error, "quarantine failed");
         }
         self.quarantined.inc();
         let from = self.place.host().to_string();
-        let next_endpoint = self.first_endpoint + 1;
+        let next_endpoint = endpoint + 1;
         Ended { failure: Failure::Mismatch { from, pieced }, held: 0, next_endpoint }
+    }
+
+    async fn discard(&self, partial: &Partial) {
+        let partial = partial.clone();
+        if let Err(error) = blocking(move || partial.discard()).await {
+            self.store_failure(&error);
+        }
+    }
+
+    fn store_failure(&self, error: &StoreError) -> Failure {
+        self.store_errors.inc();
+        tracing::error!(error = error as &dyn std::error::Error, "the store failed in a download");
+        Failure::Store { reason: error.to_string() }
     }
 
     /// Keeps what came for a later attempt; an empty file is removed.
@@ -326,9 +360,4 @@ impl Fill {
             );
         }
     }
-}
-
-fn store_failure(error: &StoreError) -> Failure {
-    tracing::error!(error = error as &dyn std::error::Error, "the store failed in a download");
-    Failure::Store { reason: error.to_string() }
 }

@@ -6,7 +6,7 @@ use moka::sync::Cache;
 use prometheus::IntCounter;
 use tokio_util::task::TaskTracker;
 
-use super::{Place, PlaceKey, blocking};
+use super::{Place, PlaceKey, blocking, looking};
 use crate::{
     oci::Digest,
     store::{Store, StoreError},
@@ -18,6 +18,7 @@ use crate::{
 pub(super) struct Links {
     store: Arc<Store>,
     known: Cache<(PlaceKey, Digest), ()>,
+    shared: Cache<PlaceKey, bool>,
     tasks: TaskTracker,
     errors: IntCounter,
 }
@@ -28,7 +29,7 @@ const KNOWN: u64 = 20_000;
 impl Links {
     /// Files are written on `tasks`; what fails there is counted in `errors`.
     pub(super) fn new(store: Arc<Store>, tasks: TaskTracker, errors: IntCounter) -> Self {
-        Self { store, known: Cache::new(KNOWN), tasks, errors }
+        Self { store, known: Cache::new(KNOWN), shared: Cache::new(KNOWN), tasks, errors }
     }
 
     /// Whether the upstream was seen to have `digest` in this repository.
@@ -38,11 +39,24 @@ impl Links {
             return Ok(true);
         }
         let (store, ((host, repository), digest)) = (self.store.clone(), key.clone());
-        let found = blocking(move || Ok(store.has_link(&host, &repository, &digest))).await?;
+        let found = looking(move || Ok(store.has_link(&host, &repository, &digest))).await?;
         if found {
             self.known.insert(key, ());
         }
         Ok(found)
+    }
+
+    /// Whether anything of this repository was ever fetched in access mode `Shared`: it is then
+    /// not known to be what anybody may read.
+    pub(super) async fn were_shared(&self, place: &Place) -> Result<bool, StoreError> {
+        let key = place.key();
+        if let Some(shared) = self.shared.get(&key) {
+            return Ok(shared);
+        }
+        let (store, (host, repository)) = (self.store.clone(), key.clone());
+        let shared = looking(move || Ok(store.was_shared(&host, &repository))).await?;
+        self.shared.insert(key, shared);
+        Ok(shared)
     }
 
     /// Takes note, in memory, that the upstream answered 200 for `digest` in this repository.
@@ -55,8 +69,18 @@ impl Links {
         self.remember(place, digest);
         let (store, errors) = (self.store.clone(), self.errors.clone());
         let ((host, repository), digest) = (place.key(), digest.clone());
+        let shares = place.upstream.config().shares(&repository);
+        if shares {
+            self.shared.insert(place.key(), true);
+        }
         self.tasks.spawn(async move {
-            if let Err(error) = blocking(move || store.link(&host, &repository, &digest)).await {
+            let written = blocking(move || {
+                if shares {
+                    store.mark_shared(&host, &repository)?;
+                }
+                store.link(&host, &repository, &digest)
+            });
+            if let Err(error) = written.await {
                 errors.inc();
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot write a link");
             }

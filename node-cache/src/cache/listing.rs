@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Cache, Error, ErrorKind, Place};
 use crate::{
+    config::Identity,
     oci::{Digest, Reference, Tag, manifest},
     upstream::{Request, Response, Target, UpstreamError},
 };
@@ -98,7 +99,7 @@ impl Cache {
         let body = match fallback_tag(digest) {
             None => empty_index(),
             Some(tag) => {
-                let identity = super::tag::listing_identity(place);
+                let identity = self.listing_identity(place).await?;
                 let reference = Reference::Tag(tag);
                 let found = self.fetch_manifest_by_tag(place, reference, identity, deadline).await;
                 match found {
@@ -123,12 +124,14 @@ impl Cache {
         accept: Option<String>,
         deadline: Instant,
     ) -> Result<Response, UpstreamError> {
+        let identity = self.listing_identity(place).await;
+        let identity = identity.unwrap_or(Identity::Anonymous);
         let request = Request {
             method: Method::GET,
             target,
             accept,
             range: None,
-            identity: super::tag::listing_identity(place),
+            identity,
             first_endpoint: 0,
         };
         place.upstream.send(request, deadline).await
@@ -176,7 +179,10 @@ fn filter_index(body: &[u8], artifact_type: &str) -> Bytes {
 /// The query of a `Link: <url>; rel="next"` header (RFC 8288). Only the query is taken: host and
 /// path would lead past the cache.
 fn next_query(headers: &HeaderMap) -> Option<String> {
-    let link = headers.get(header::LINK)?.to_str().ok()?;
+    headers.get_all(header::LINK).iter().find_map(|link| next_link(link.to_str().ok()?))
+}
+
+fn next_link(link: &str) -> Option<String> {
     let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = parameters.split(';').any(|parameter| {
         parameter.trim().split_once('=').is_some_and(|(name, value)| {

@@ -6,13 +6,19 @@ use bytes::Bytes;
 use http::Method;
 use jiff::Timestamp;
 use moka::{future, sync};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
-use super::{Cache, Error, Place, PlaceKey, blocking, proof::Proof};
+use super::{
+    Cache, Error, Place, PlaceKey, blocking, looking,
+    proof::{Kind, Proof},
+};
 use crate::{
     config::Identity,
     metrics::Outcome,
-    oci::{Digest, Reference, manifest},
+    oci::{
+        Digest, Reference, Tag,
+        manifest::{self, InvalidManifest},
+    },
     store::{Store, TagRecord, read_at},
     upstream::{Request, Target},
 };
@@ -35,7 +41,7 @@ pub struct ManifestAnswer {
     pub manifest: Arc<Manifest>,
     /// How it came about.
     pub outcome: Outcome,
-    /// Passed on from a client's own `Accept` instead of stored.
+    /// Whether the upstream could not be asked if it is still this one.
     pub stale: bool,
 }
 
@@ -44,7 +50,11 @@ pub struct ManifestAnswer {
 pub(super) struct Manifests {
     recent: sync::Cache<Digest, Arc<Manifest>>,
     fetches: future::Cache<(PlaceKey, Digest), Result<Arc<Manifest>, Error>>,
+    permits: Semaphore,
 }
+
+/// Fetches at once, which bounds their memory to 4 MiB times that.
+const FETCHES: usize = 16;
 
 /// Memory for manifests that are asked for again and again.
 const RECENT_BYTES: u64 = 8 << 20;
@@ -61,6 +71,7 @@ impl Default for Manifests {
                 .max_capacity(1_000)
                 .time_to_live(Duration::from_secs(1))
                 .build(),
+            permits: Semaphore::new(FETCHES),
         }
     }
 }
@@ -93,15 +104,24 @@ impl Cache {
         if let Some(manifest) = self.stored_manifest(digest).await? {
             let linked = self.links.has(place, digest).await?;
             let proof = if linked { Proof::Link } else { Proof::Missing };
-            self.prove(place, digest, proof, deadline).await?;
+            self.prove(place, digest, Kind::Manifest, proof, deadline).await?;
             return Ok(ManifestAnswer { manifest, outcome: Outcome::Hit, stale: false });
         }
         let key = (place.key(), digest.clone());
-        let fetch = self.fetch_manifest(place, digest, deadline);
-        let entry = self.manifests.fetches.entry(key.clone()).or_insert_with(fetch).await;
-        self.manifests.fetches.invalidate(&key).await;
-        let outcome = if entry.is_fresh() { Outcome::Miss } else { Outcome::Joined };
-        Ok(ManifestAnswer { manifest: entry.into_value()?, outcome, stale: false })
+        loop {
+            let fetch = self.fetch_manifest(place, digest, deadline);
+            let entry = self.manifests.fetches.entry(key.clone()).or_insert_with(fetch).await;
+            self.manifests.fetches.invalidate(&key).await;
+            let fresh = entry.is_fresh();
+            match entry.into_value() {
+                // Who began it had less time; there is some left.
+                Err(error) if !fresh && error.allows_stale() && Instant::now() < deadline => {}
+                manifest => {
+                    let outcome = if fresh { Outcome::Miss } else { Outcome::Joined };
+                    return Ok(ManifestAnswer { manifest: manifest?, outcome, stale: false });
+                }
+            }
+        }
     }
 
     /// A manifest from memory or disk. Manifests are hashed at every read from disk: they are
@@ -111,7 +131,7 @@ impl Cache {
             return Ok(Some(manifest));
         }
         let (store, wanted) = (self.store.clone(), digest.clone());
-        let read = blocking(move || read_manifest(&store, &wanted)).await;
+        let read = looking(move || read_manifest(&store, &wanted)).await;
         let read = read.inspect_err(|error| self.store_failed(error))?;
         match read {
             ReadManifest::Good(manifest) => {
@@ -176,6 +196,7 @@ impl Cache {
         wanted: Option<&Digest>,
         deadline: Instant,
     ) -> Result<Result<Manifest, Error>, Error> {
+        let permit = self.manifests.permits.acquire().await;
         let response = place.upstream.send(request, deadline).await?;
         let content_type = response
             .headers
@@ -186,17 +207,22 @@ impl Cache {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(error.into())),
         };
+        drop(permit);
         self.metrics.fetched(place.host()).inc_by(bytes.len() as u64);
         let algorithm = wanted.map_or(crate::oci::Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         if wanted.is_some_and(|wanted| *wanted != digest) {
             self.metrics.quarantined.inc();
             let message = format!("{} sent a manifest with another digest", place.host());
-            return Ok(Err(Error::unavailable(message)));
+            return Ok(Err(Error::unusable(message)));
         }
         Ok(match manifest::media_type(&bytes, content_type.as_deref()) {
             Ok(media_type) => Ok(Manifest { digest, media_type, bytes }),
-            Err(error) => Err(Error::unavailable(format!("{}: {error}", place.host()))),
+            // A login page or an error page: something else than the registry answered.
+            Err(error @ InvalidManifest::NotJson) => {
+                Err(Error::unavailable(format!("{}: {error}", place.host())))
+            }
+            Err(error) => Err(Error::unusable(format!("{}: {error}", place.host()))),
         })
     }
 
@@ -215,19 +241,23 @@ impl Cache {
         manifest
     }
 
-    /// Passes a request on with the client's own `Accept`, for a client that does not take the
-    /// type that is cached. Not stored: the answer depends on the header.
-    pub async fn manifest_as_accepted(
+    /// Passes a request for a tag on with the client's own `Accept`, for a client that does not
+    /// take the type that is cached. Not stored: the answer depends on the header. `arrived` is
+    /// when the request did.
+    pub async fn tag_as_accepted(
         &self,
         place: &Place,
-        reference: Reference,
+        tag: &Tag,
         accept: String,
+        arrived: std::time::Instant,
     ) -> Result<ManifestAnswer, Error> {
         Self::check_policy(place)?;
-        let identity = super::tag::listing_identity(place);
+        let deadline = Instant::from_std(arrived) + super::BUDGET;
+        let identity = self.listing_identity(place).await?;
+        let reference = Reference::Tag(tag.clone());
         let target = Target::Manifest(place.repository.clone(), reference);
         let request = Request { accept: Some(accept), identity, ..manifest_request(target, 0) };
-        let manifest = self.receive_manifest(place, request, None, super::deadline()).await??;
+        let manifest = self.receive_manifest(place, request, None, deadline).await??;
         let manifest = Arc::new(manifest);
         Ok(ManifestAnswer { manifest, outcome: Outcome::PassThrough, stale: false })
     }

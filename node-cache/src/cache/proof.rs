@@ -18,6 +18,13 @@ pub(super) enum Proof {
     Missing,
 }
 
+/// What content is asked for as: registries keep the two apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Blob,
+    Manifest,
+}
+
 impl Cache {
     /// A stored blob is served under a repository only after the upstream said once that the
     /// repository has it: storage is shared, entitlement is not (T8).
@@ -25,23 +32,19 @@ impl Cache {
         &self,
         place: &Place,
         digest: &Digest,
+        kind: Kind,
         proof: Proof,
         deadline: Instant,
     ) -> Result<(), Error> {
         if proof == Proof::Link {
             return Ok(());
         }
-        let blob = Target::Blob(place.repository.clone(), digest.clone());
-        match self.head(place, blob, deadline).await {
-            Ok(_) => {}
-            // Manifests are stored as blobs, but registries keep the two apart.
-            Err(UpstreamError::NotFound { .. }) => {
-                let reference = Reference::Digest(digest.clone());
-                let manifest = Target::Manifest(place.repository.clone(), reference);
-                self.head(place, manifest, deadline).await?;
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let repository = place.repository.clone();
+        let target = match kind {
+            Kind::Blob => Target::Blob(repository, digest.clone()),
+            Kind::Manifest => Target::Manifest(repository, Reference::Digest(digest.clone())),
+        };
+        self.head(place, target, deadline).await?;
         self.links.add(place, digest);
         Ok(())
     }

@@ -16,10 +16,14 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    ByteRange,
-    download::{Progress, Stage},
+    ByteRange, LOOK,
+    download::{Downloads, Progress, Stage},
 };
-use crate::{store::read_at, upstream::Response};
+use crate::{
+    oci::Digest,
+    store::{Store, read_at},
+    upstream::Response,
+};
 
 /// A body that is shorter than announced: the connection is closed with FIN, and containerd asks
 /// for the rest.
@@ -88,27 +92,57 @@ impl Delivery {
         let len = self.stream.read_size().min(end - offset);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let task = tokio::task::spawn_blocking(move || read_at(&file, offset, len));
-        match task.await {
-            Ok(Ok(bytes)) if !bytes.is_empty() => {
+        match timeout(LOOK, task).await {
+            Ok(Ok(Ok(bytes))) if !bytes.is_empty() => {
                 self.served.inc_by(bytes.len() as u64);
                 Ok(bytes)
             }
-            Ok(Ok(_)) => Err(Truncated("the stored file is shorter than it was".to_owned())),
-            Ok(Err(error)) => Err(Truncated(format!("the stored file cannot be read: {error}"))),
-            Err(error) => Err(Truncated(error.to_string())),
+            Ok(Ok(Ok(_))) => Err(Truncated("the stored file is shorter than it was".to_owned())),
+            Ok(Ok(Err(error))) => {
+                Err(Truncated(format!("the stored file cannot be read: {error}")))
+            }
+            Ok(Err(error)) => Err(Truncated(error.to_string())),
+            Err(_) => Err(Truncated("the disk is silent".to_owned())),
         }
     }
 }
 
+/// Where a body says what it found out about its blob, for the requests after it.
+pub(super) struct Notes {
+    pub(super) store: Arc<Store>,
+    pub(super) downloads: Arc<Downloads>,
+    pub(super) digest: Digest,
+}
+
+impl Notes {
+    /// The body ended at `position` because nothing more came. What lies beyond is the upstream's
+    /// for a while: three answers without progress would be the end of the pull.
+    fn ended_at(&self, position: u64) {
+        self.downloads.note_silence(&self.digest, position);
+    }
+
+    /// The file could not be read at `position`: it is looked at as a whole before it is served
+    /// again.
+    fn unreadable_at(&self, position: u64) {
+        self.store.distrust(&self.digest);
+        self.ended_at(position);
+    }
+}
+
 /// The bytes of a stored and trusted file.
-pub(super) fn stored(file: Arc<File>, range: ByteRange, delivery: Delivery) -> Body {
-    Box::pin(stream::try_unfold((file, range, delivery), |(file, range, delivery)| async move {
+pub(super) fn stored(file: Arc<File>, range: ByteRange, delivery: Delivery, notes: Notes) -> Body {
+    let state = (file, range, delivery, notes);
+    Box::pin(stream::try_unfold(state, |(file, range, delivery, notes)| async move {
         if range.start == range.end {
             return Ok(None);
         }
-        let bytes = delivery.read(file.clone(), range.start, range.end).await?;
+        let read = delivery.read(file.clone(), range.start, range.end).await;
+        let bytes = read.inspect_err(|error| {
+            tracing::error!(digest = %notes.digest, %error, "a stored blob cannot be read");
+            notes.unreadable_at(range.start);
+        })?;
         let rest = ByteRange { start: range.start + bytes.len() as u64, ..range };
-        Ok(Some((bytes, (file, rest, delivery))))
+        Ok(Some((bytes, (file, rest, delivery, notes))))
     }))
 }
 
@@ -126,66 +160,74 @@ pub(super) fn following(
     end: Option<u64>,
     stall: Duration,
     delivery: Delivery,
+    notes: Notes,
 ) -> Body {
-    let state = (progress, start, delivery);
-    Box::pin(stream::try_unfold(state, move |(mut progress, position, delivery)| async move {
-        if end == Some(position) {
-            return Ok(None);
-        }
-        let moved = progress.wait_for(|p| p.visible() > position || p.is_over());
-        let (file, limit) = match timeout(stall, moved).await {
-            Err(_) => return Err(Truncated("the upstream is silent".to_owned())),
-            Ok(Err(_)) => return Err(Truncated("the download was dropped".to_owned())),
-            Ok(Ok(now)) => match (&now.stage, now.visible()) {
-                (_, visible) if visible > position => (now.file.clone(), visible),
-                (Stage::Failed(failure), _) => return Err(Truncated(failure.to_string())),
-                _ => return Ok(None),
-            },
-        };
-        let Some(file) = file else {
-            return Err(Truncated("there is no file".to_owned()));
-        };
-        let bytes = delivery.read(file, position, end.unwrap_or(limit).min(limit)).await?;
-        let next = position + bytes.len() as u64;
-        Ok(Some((bytes, (progress, next, delivery))))
-    }))
+    let state = (progress, start, delivery, notes);
+    Box::pin(stream::try_unfold(
+        state,
+        move |(mut progress, position, delivery, notes)| async move {
+            if end == Some(position) {
+                return Ok(None);
+            }
+            let moved = progress.wait_for(|p| p.visible() > position || p.is_over());
+            let (file, limit) = match timeout(stall, moved).await {
+                Err(_) => {
+                    notes.ended_at(position);
+                    return Err(Truncated("the upstream is silent".to_owned()));
+                }
+                Ok(Err(_)) => return Err(Truncated("the download was dropped".to_owned())),
+                Ok(Ok(now)) => match (&now.stage, now.visible()) {
+                    (_, visible) if visible > position => (now.file.clone(), visible),
+                    (Stage::Failed(failure), _) => return Err(Truncated(failure.to_string())),
+                    _ => return Ok(None),
+                },
+            };
+            let Some(file) = file else {
+                return Err(Truncated("there is no file".to_owned()));
+            };
+            let read = delivery.read(file, position, end.unwrap_or(limit).min(limit)).await;
+            let bytes = read.inspect_err(|_| notes.unreadable_at(position))?;
+            let next = position + bytes.len() as u64;
+            Ok(Some((bytes, (progress, next, delivery, notes))))
+        },
+    ))
 }
 
-/// Passes an upstream's own answer to a range on, `len` bytes after the first `skip`; not verified
-/// and not stored.
+/// Passes an upstream's own answer to a range on: `first`, then what comes, `len` bytes in all; not
+/// verified and not stored.
 pub(super) fn passing(
     response: Response,
-    skip: u64,
+    first: Bytes,
     len: u64,
     stall: Duration,
     fetched: IntCounter,
     delivery: Delivery,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) -> Body {
-    let state = (response, skip, len, delivery, permit);
+    let state = (response, Some(first), len, delivery, permit);
     Box::pin(stream::try_unfold(
         (state, fetched),
-        move |((mut response, mut skip, len, delivery, permit), fetched)| async move {
+        move |((mut response, mut first, len, delivery, permit), fetched)| async move {
             if len == 0 {
                 return Ok(None);
             }
-            let silent = || Truncated("the upstream is silent".to_owned());
-            loop {
-                let chunk = timeout(stall, response.chunk()).await.map_err(|_| silent())?;
-                let Some(mut bytes) = chunk.map_err(|error| Truncated(error.to_string()))? else {
-                    return Err(Truncated("the upstream's body ended early".to_owned()));
-                };
-                fetched.inc_by(bytes.len() as u64);
-                let drop = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-                skip -= drop as u64;
-                let mut bytes = bytes.split_off(drop);
-                bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-                if !bytes.is_empty() {
-                    delivery.served.inc_by(bytes.len() as u64);
-                    let rest = len - bytes.len() as u64;
-                    return Ok(Some((bytes, ((response, 0, rest, delivery, permit), fetched))));
+            let mut bytes = match first.take().filter(|bytes| !bytes.is_empty()) {
+                Some(bytes) => bytes,
+                None => {
+                    let chunk = timeout(stall, response.chunk()).await;
+                    let chunk =
+                        chunk.map_err(|_| Truncated("the upstream is silent".to_owned()))?;
+                    let Some(bytes) = chunk.map_err(|error| Truncated(error.to_string()))? else {
+                        return Err(Truncated("the upstream's body ended early".to_owned()));
+                    };
+                    fetched.inc_by(bytes.len() as u64);
+                    bytes
                 }
-            }
+            };
+            bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+            delivery.served.inc_by(bytes.len() as u64);
+            let rest = len - bytes.len() as u64;
+            Ok(Some((bytes, ((response, None, rest, delivery, permit), fetched))))
         },
     ))
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     BUDGET_WITH_STALE, Cache, Error, ErrorKind, ManifestAnswer, Place, PlaceKey, blocking,
     freshness::{Freshness, freshness},
-    visibility::needs_proof,
+    looking,
 };
 use crate::{
     config::Identity,
@@ -82,7 +82,7 @@ impl Cache {
         let (asked, full) = (Instant::now(), super::deadline());
         let (store, key) = (self.store.clone(), (place.key(), tag.clone()));
         let ((host, repository), wanted) = key.clone();
-        let record = blocking(move || store.tag(&host, &repository, &wanted)).await;
+        let record = looking(move || store.tag(&host, &repository, &wanted)).await;
         let record = record.unwrap_or_else(|error| {
             self.store_failed(&error);
             None
@@ -97,7 +97,11 @@ impl Cache {
             Some((record, Freshness::Fresh)) => {
                 let target = tag_target(place, tag);
                 self.check_visibility(place, &target, full).await?;
-                return self.manifest_by_digest(place, &record.digest, full).await;
+                match self.manifest_by_digest(place, &record.digest, full).await {
+                    // It is gone from the store and from the upstream: the tag moved early.
+                    Err(error) if error.kind == ErrorKind::NotFound => None,
+                    answer => return answer,
+                }
             }
             Some((record, Freshness::RevalidateOrStale)) => Some(record),
             Some((_, Freshness::Revalidate)) | None => None,
@@ -153,7 +157,7 @@ impl Cache {
             // It named a digest that it does not have: what the tag itself gives decides.
             Err(error) if error.kind == ErrorKind::NotFound => {
                 let reference = Reference::Tag(tag.clone());
-                let identity = listing_identity(place);
+                let identity = self.listing_identity(place).await?;
                 let fetched = self.fetch_manifest_by_tag(place, reference, identity, deadline);
                 let manifest = fetched.await?;
                 digest = manifest.digest.clone();
@@ -191,7 +195,7 @@ impl Cache {
     ) -> Result<Digest, Error> {
         // Where the cache has credentials of its own, this request is also the proof that
         // anybody may read.
-        let identity = listing_identity(place);
+        let identity = self.listing_identity(place).await?;
         let request = Request {
             method: Method::HEAD,
             target: tag_target(place, tag),
@@ -201,7 +205,7 @@ impl Cache {
             first_endpoint: 0,
         };
         let result = place.upstream.send(request, deadline).await;
-        if identity == Identity::Anonymous && needs_proof(place) {
+        if identity == Identity::Anonymous {
             self.visibility.learn(place, &result);
         }
         let told = match result {
@@ -215,7 +219,16 @@ impl Cache {
         }
         let reference = Reference::Tag(tag.clone());
         let fetched = self.fetch_manifest_by_tag(place, reference, identity, deadline).await?;
+        if identity == Identity::Anonymous {
+            self.visibility.learn(place, &Ok(()));
+        }
         Ok(fetched.digest.clone())
+    }
+
+    /// As whom tags and lists are asked for: anonymously wherever the repository has to be public.
+    pub(super) async fn listing_identity(&self, place: &Place) -> Result<Identity, Error> {
+        let anonymous = self.needs_proof(place).await?;
+        Ok(if anonymous { Identity::Anonymous } else { Identity::Configured })
     }
 
     /// After a 404 the tag is gone; after a 401 or 403 it is nobody's to read. Neither may be
@@ -230,7 +243,7 @@ impl Cache {
                 }
             }
             ErrorKind::Refused => {}
-            ErrorKind::Unavailable | ErrorKind::Range(_) => return,
+            ErrorKind::Unavailable | ErrorKind::Unusable | ErrorKind::Range(_) => return,
         }
         let (store, tag) = (self.store.clone(), tag.clone());
         let (host, repository) = place.key();
@@ -238,11 +251,6 @@ impl Cache {
             self.store_failed(&error);
         }
     }
-}
-
-/// As whom tags and lists are asked for: anonymously wherever the repository has to be public.
-pub(super) fn listing_identity(place: &Place) -> Identity {
-    if needs_proof(place) { Identity::Anonymous } else { Identity::Configured }
 }
 
 /// Checks of an unmoved tag are written at most this often.

@@ -85,14 +85,17 @@ impl Visibility {
     }
 }
 
-/// Whether the repository must be proven to be public: the cache has credentials, and they are not
-/// shared with everybody for it.
-pub(super) fn needs_proof(place: &Place) -> bool {
-    let config = place.upstream.config();
-    config.credentials.is_some() && !config.shares(&place.repository)
-}
-
 impl Cache {
+    /// Whether the repository must be proven to be public: the cache has credentials, or had them
+    /// when it fetched, and they are not shared with everybody for it.
+    pub(super) async fn needs_proof(&self, place: &Place) -> Result<bool, Error> {
+        let config = place.upstream.config();
+        if config.shares(&place.repository) {
+            return Ok(false);
+        }
+        Ok(config.credentials.is_some() || self.links.were_shared(place).await?)
+    }
+
     /// The second gate, for requests that name a digest: passes if the repository is known to be
     /// public, or proves it with an anonymous HEAD of `target`.
     pub(super) async fn check_visibility(
@@ -101,7 +104,7 @@ impl Cache {
         target: &Target,
         deadline: Instant,
     ) -> Result<(), Error> {
-        if !needs_proof(place) {
+        if !self.needs_proof(place).await? {
             return Ok(());
         }
         let verdict = self.visibility.verdicts.get(&place.key());
@@ -128,7 +131,16 @@ impl Cache {
         target: Target,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let result = place.upstream.send(anonymous_head(target), deadline).await.map(drop);
+        let request = anonymous_head(target);
+        let result = match place.upstream.send(request.clone(), deadline).await {
+            // Some registries answer only GET: its headers say the same, the body is dropped.
+            Err(UpstreamError::MethodRefused { .. }) => {
+                let request = Request { method: Method::GET, ..request };
+                place.upstream.send(request, deadline).await
+            }
+            result => result,
+        };
+        let result = result.map(drop);
         self.visibility.learn(place, &result);
         Ok(result?)
     }

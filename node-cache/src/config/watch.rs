@@ -44,7 +44,8 @@ pub async fn watch(source: ConfigSource, mut changed: impl FnMut(Result<Config, 
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    let mut seen = look(folder.clone()).await;
+    // Nothing seen yet: what changed since the first reading must not be missed.
+    let mut seen = Vec::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
         let now = look(folder.clone()).await;

@@ -8,7 +8,11 @@
 //! /catalog   stored images (same rule)
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Extension, Json, Router,
@@ -21,7 +25,7 @@ use larder_crds::node::{
     API_VERSION, MirrorReport, NodeReport, RateLimitReport, StoreReport, UpstreamReport,
 };
 use prometheus::{Registry, TextEncoder};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::listen::Peer;
 use crate::{
@@ -48,7 +52,15 @@ pub struct Admin {
     pub node: String,
     /// Whether the pull port answers.
     pub ready: watch::Receiver<bool>,
+    /// The store's size as last measured.
+    pub measured: Measured,
 }
+
+/// The last measurement and when it was made; the lock makes simultaneous requests share one.
+pub type Measured = Arc<Mutex<Option<(Instant, StoreUsage)>>>;
+
+/// Measuring walks the store, 10 us a blob, so it is not done for every scrape.
+const MEASURED_FOR: Duration = Duration::from_secs(10);
 
 /// Images in one answer of `/catalog`.
 const MAX_CATALOG: usize = 10_000;
@@ -178,8 +190,14 @@ impl Admin {
     }
 
     async fn measure(&self) -> StoreUsage {
+        let mut measured = self.measured.lock().await;
+        if let Some((at, usage)) = *measured
+            && at.elapsed() < MEASURED_FOR
+        {
+            return usage;
+        }
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || store.measure()).await {
+        let usage = match tokio::task::spawn_blocking(move || store.measure()).await {
             Ok(Ok(usage)) => usage,
             Ok(Err(error)) => {
                 self.metrics.store_errors.inc();
@@ -190,7 +208,9 @@ impl Admin {
                 StoreUsage::default()
             }
             Err(_) => StoreUsage::default(),
-        }
+        };
+        *measured = Some((Instant::now(), usage));
+        usage
     }
 
     fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {

@@ -94,10 +94,10 @@ impl PullRequest {
             ("blobs", digest) => Resource::Blob(parse_digest(digest)?),
             ("referrers", digest) => Resource::Referrers {
                 digest: parse_digest(digest)?,
-                query: query.upstream(&["artifactType", "n", "last"]),
+                query: query.upstream(),
                 artifact_type: query.take("artifactType"),
             },
-            ("tags", "list") => Resource::Tags(query.upstream(&["n", "last"])),
+            ("tags", "list") => Resource::Tags(query.upstream()),
             _ => return Err(Refusal::route(&path)),
         };
         let ns = query.take("ns");
@@ -216,15 +216,15 @@ impl Query {
         Some(self.0.swap_remove(index).1)
     }
 
-    /// The parameters of these names, encoded anew.
-    fn upstream(&self, names: &[&str]) -> String {
+    /// Everything but `ns`, encoded anew: a registry may page with parameters of its own.
+    fn upstream(&self) -> String {
         let encode =
             |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
         let parts: Vec<String> = self
             .0
             .iter()
-            .filter(|(name, _)| names.contains(&name.as_str()))
-            .map(|(name, value)| format!("{name}={}", encode(value)))
+            .filter(|(name, _)| name != "ns")
+            .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
             .collect();
         parts.join("&")
     }
@@ -399,10 +399,10 @@ mod tests {
     }
 
     #[test]
-    fn only_list_parameters_reach_the_upstream_and_encoded_anew() {
-        let uri = "/v2/ghcr.io/a/tags/list?last=a%26b&evil=1&n=5";
+    fn list_parameters_reach_the_upstream_encoded_anew_and_without_ns() {
+        let uri = "/v2/a/tags/list?last=a%26b&page%3d=x%0d%0ay&n=5&ns=ghcr.io";
         let image = parse(uri).unwrap().image.unwrap();
-        assert_eq!(image.resource, Resource::Tags("last=a%26b&n=5".to_owned()));
+        assert_eq!(image.resource, Resource::Tags("last=a%26b&page%3D=x%0D%0Ay&n=5".to_owned()));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(super) fn failure(failure: &Error, not_found: ErrorCode, head: bool) -> (Res
     let status = match failure.kind {
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Refused => StatusCode::FORBIDDEN,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::Unusable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
     };
     let mut response = error(status, failure.kind.code(not_found), &failure.message, head);
@@ -82,7 +82,7 @@ pub(super) fn manifest(
 ) -> Response {
     let manifest = &answer.manifest;
     let mut response = if headers.has(&manifest.digest) {
-        plain(StatusCode::NOT_MODIFIED, Body::empty())
+        plain(StatusCode::NOT_MODIFIED, no_body())
     } else {
         let mut response = plain(StatusCode::OK, body.map_or_else(Body::empty, Body::from_stream));
         set(&mut response, header::CONTENT_TYPE, &manifest.media_type);
@@ -100,11 +100,11 @@ pub(super) fn manifest(
 pub(super) fn blob(digest: &Digest, answer: BlobAnswer, headers: &PullHeaders) -> Response {
     let BlobAnswer { total, range, body, outcome: _ } = answer;
     if headers.has(digest) {
-        let mut response = plain(StatusCode::NOT_MODIFIED, Body::empty());
+        let mut response = plain(StatusCode::NOT_MODIFIED, no_body());
         identify(&mut response, digest);
         return response;
     }
-    let body = body.map_or_else(Body::empty, Body::from_stream);
+    let body = body.map_or_else(no_body, Body::from_stream);
     let (status, length) = match range {
         Some(range) => (StatusCode::PARTIAL_CONTENT, Some(range.end - range.start)),
         None => (StatusCode::OK, total),
@@ -121,6 +121,14 @@ pub(super) fn blob(digest: &Digest, answer: BlobAnswer, headers: &PullHeaders) -
     set(&mut response, header::ACCEPT_RANGES, "bytes");
     identify(&mut response, digest);
     response
+}
+
+/// No bytes, of content that may have some: axum writes the length of `Body::empty()`, 0, into
+/// answers that do not state theirs.
+fn no_body() -> Body {
+    Body::from_stream(
+        futures_util::stream::empty::<Result<bytes::Bytes, std::convert::Infallible>>(),
+    )
 }
 
 /// Content named by a digest never changes.

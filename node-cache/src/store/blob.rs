@@ -25,6 +25,9 @@ const KEPT_IN_QUARANTINE: usize = 8;
 impl Store {
     /// Opens a stored blob, `None` if it is not stored.
     pub fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        if self.trust.is_condemned(digest) {
+            return Ok(None);
+        }
         let path = self.layout.blob(digest);
         let Some(file) = files::open_regular(&path)? else {
             return Ok(None);
@@ -58,10 +61,17 @@ impl Store {
         Ok(())
     }
 
-    /// Moves a stored blob that is not what its name says out of the way.
+    /// Has the blob hashed again before it is served the next time.
+    pub fn distrust(&self, digest: &Digest) {
+        self.trust.forget(digest);
+    }
+
+    /// Moves a stored blob that is not what its name says out of the way. If the disk does not
+    /// allow that, the file counts as absent all the same.
     pub fn quarantine_blob(&self, digest: &Digest) -> Result<(), StoreError> {
         self.trust.forget(digest);
-        self.move_to_quarantine(&self.layout.blob(digest), digest)
+        let moved = self.move_to_quarantine(&self.layout.blob(digest), digest);
+        moved.inspect_err(|_| self.trust.condemn(digest))
     }
 
     /// Moves a file aside for inspection and bounds the number of files kept so.
@@ -77,7 +87,11 @@ impl Store {
             .map(|number| folder.join(format!("{name}.{number}")))
             .find(|target| !target.exists());
         match target {
-            Some(target) => at("cannot move to quarantine", path, std::fs::rename(path, target))?,
+            Some(target) => match std::fs::rename(path, target) {
+                // Another request was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                result => at("cannot move to quarantine", path, result)?,
+            },
             None => files::remove(path)?,
         }
         self.trim_quarantine()
@@ -88,8 +102,10 @@ impl Store {
         let mut files = Vec::new();
         for entry in at("cannot list", &folder, std::fs::read_dir(&folder))? {
             let path = at("cannot list", &folder, entry)?.path();
-            let modified = at("cannot inspect", &path, path.metadata().and_then(|m| m.modified()))?;
-            files.push((modified, path));
+            // One that is gone was removed by another request.
+            if let Ok(modified) = path.metadata().and_then(|metadata| metadata.modified()) {
+                files.push((modified, path));
+            }
         }
         files.sort();
         let surplus = files.len().saturating_sub(KEPT_IN_QUARANTINE);

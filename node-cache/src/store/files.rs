@@ -13,6 +13,7 @@ use super::{
     StoreError, at,
     layout::{self, Layout},
 };
+use crate::oci::Algorithm;
 
 /// Group may read: the configurator shares the group and reads, never writes.
 const FOLDER_MODE: u32 = 0o750;
@@ -51,6 +52,9 @@ pub(super) fn prepare(layout: &Layout) -> Result<File, StoreError> {
         create_folder(&folder)?;
     }
     sweep_temporary(&layout.partials())?;
+    for algorithm in Algorithm::ALL {
+        trim_reserved(&layout.partials().join(algorithm.name()))?;
+    }
     Ok(lock)
 }
 
@@ -80,6 +84,18 @@ fn sweep_temporary(folder: &Path) -> Result<(), StoreError> {
         let path = at("cannot list", folder, entry)?.path();
         if path.is_file() {
             at("cannot remove", &path, fs::remove_file(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives back what a killed process had reserved beyond the bytes it wrote.
+fn trim_reserved(folder: &Path) -> Result<(), StoreError> {
+    for entry in at("cannot list", folder, fs::read_dir(folder))? {
+        let path = at("cannot list", folder, entry)?.path();
+        if let Ok(Some(file)) = open_regular(&path) {
+            let length = at("cannot inspect", &path, file.metadata())?.len();
+            at("cannot trim", &path, open_or_create(&path)?.set_len(length))?;
         }
     }
     Ok(())

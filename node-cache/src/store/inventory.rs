@@ -1,11 +1,16 @@
 //! Walking the store: what is there and how large it is.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::atomic::Ordering};
+use std::{
+    collections::HashSet, fs, os::unix::fs::MetadataExt, path::Path, sync::atomic::Ordering,
+};
 
 use serde::Serialize;
 
 use super::{Store, StoreError, at};
-use crate::oci::{Repository, Tag, UpstreamHost};
+use crate::oci::{Digest, Repository, Tag, UpstreamHost, manifest};
+
+/// Manifests and blobs that are added up for one image; the largest in use have some 200.
+const MAX_PARTS: usize = 1_000;
 
 /// How full the store is, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,12 +91,15 @@ impl Store {
                 return Ok(());
             }
             match name.as_str() {
-                "_links" => {}
+                "_links" | "_shared" => {}
                 "_tags" => {
                     let Ok(repository) = path.parse::<Repository>() else {
                         continue;
                     };
                     for tag in names(&folder.join("_tags"))? {
+                        if entries.len() >= limit {
+                            return Ok(());
+                        }
                         let Ok(tag) = tag.parse::<Tag>() else {
                             continue;
                         };
@@ -126,7 +134,7 @@ impl Store {
             upstream: host.to_string(),
             repository: repository.to_string(),
             tag: tag.to_string(),
-            size: self.image_size(&record.digest, 0)?,
+            size: self.image_size(&record.digest, &mut HashSet::new())?,
             digest: record.digest.to_string(),
             pulls: used.map_or(0, |used| used.pulls),
             last_pull: used.map(|used| used.last_pull.to_string()),
@@ -134,25 +142,31 @@ impl Store {
         }))
     }
 
-    /// Bytes of a manifest and of what it names, as far as stored. An index names manifests, so
-    /// the walk is two deep; a crafted chain of indexes ends at four.
-    fn image_size(&self, digest: &crate::oci::Digest, depth: u8) -> Result<u64, StoreError> {
+    /// Bytes of a manifest and of what it names, as far as stored, each digest once. A crafted
+    /// manifest that names thousands is not followed to its end.
+    fn image_size(&self, digest: &Digest, seen: &mut HashSet<Digest>) -> Result<u64, StoreError> {
+        if seen.len() >= MAX_PARTS || !seen.insert(digest.clone()) {
+            return Ok(0);
+        }
         let Some(blob) = self.blob(digest)? else {
             return Ok(0);
         };
-        if depth == 4 || blob.size > crate::oci::manifest::MAX_SIZE as u64 {
+        if blob.size > manifest::MAX_SIZE as u64 {
             return Ok(blob.size);
         }
         let len = usize::try_from(blob.size).unwrap_or(usize::MAX);
         let bytes =
             at("cannot read", &self.layout.blob(digest), super::read_at(&blob.file, 0, len))?;
-        let children = crate::oci::manifest::children(&bytes);
+        let children = manifest::children(&bytes);
         let mut size = blob.size;
         for manifest in &children.manifests {
-            size += self.image_size(manifest, depth + 1)?;
+            size += self.image_size(manifest, seen)?;
         }
-        for blob in &children.blobs {
-            size += self.blob(blob)?.map_or(0, |blob| blob.size);
+        for blob in children.blobs {
+            if seen.len() < MAX_PARTS && !seen.contains(&blob) {
+                size += self.blob(&blob)?.map_or(0, |blob| blob.size);
+                seen.insert(blob);
+            }
         }
         Ok(size)
     }

@@ -7,9 +7,10 @@
 //! quarantine/<alg>-<hex>.<n>                      content that was not what its name said
 //! repos/<host>/<repository>/_tags/<tag>           JSON: where the tag pointed when last seen
 //! repos/<host>/<repository>/_links/<alg>/<hex>    empty: the upstream has this digest here
+//! repos/<host>/<repository>/_shared               empty: some of it was fetched in access mode Shared
 //! ```
 //!
-//! `_tags` and `_links` cannot collide with a repository's segment, which starts with a letter or
+//! `_tags`, `_links` and `_shared` cannot collide with a repository's segment, which starts with a letter or
 //! digit. A host with a port keeps its colon.
 
 use std::path::{Path, PathBuf};
@@ -69,6 +70,10 @@ impl Layout {
 
     pub(super) fn tag(&self, host: &UpstreamHost, repository: &Repository, tag: &Tag) -> PathBuf {
         self.repository(host, repository).join("_tags").join(tag.as_str())
+    }
+
+    pub(super) fn shared(&self, host: &UpstreamHost, repository: &Repository) -> PathBuf {
+        self.repository(host, repository).join("_shared")
     }
 
     pub(super) fn link(

@@ -1,6 +1,11 @@
 //! Which stored blobs may be sent without hashing them again.
 
-use std::{collections::HashMap, fs::Metadata, os::unix::fs::MetadataExt, sync::Mutex};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    sync::Mutex,
+};
 
 use crate::oci::Digest;
 
@@ -28,11 +33,14 @@ impl Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     stamps: Mutex<HashMap<Digest, Stamp>>,
+    /// Known to be bad, and the disk does not let them be moved away.
+    condemned: Mutex<HashSet<Digest>>,
 }
 
 impl Trust {
     pub(super) fn record(&self, digest: &Digest, stamp: Stamp) {
         self.lock().insert(digest.clone(), stamp);
+        self.condemned().remove(digest);
     }
 
     pub(super) fn forget(&self, digest: &Digest) {
@@ -41,6 +49,19 @@ impl Trust {
 
     pub(super) fn covers(&self, digest: &Digest, stamp: Stamp) -> bool {
         self.lock().get(digest) == Some(&stamp)
+    }
+
+    /// From now on the file counts as absent, until another one takes its place.
+    pub(super) fn condemn(&self, digest: &Digest) {
+        self.condemned().insert(digest.clone());
+    }
+
+    pub(super) fn is_condemned(&self, digest: &Digest) -> bool {
+        self.condemned().contains(digest)
+    }
+
+    fn condemned(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
+        self.condemned.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Stamp>> {

@@ -93,9 +93,14 @@ impl Fill {
                 sleep(PAUSE * fruitless).await;
             }
             match self.connect(frontier, endpoint, deadline).await {
-                Ok(source) if total.is_none() || source.total == total => return Ok(source),
+                // One that does not say its length may be right; the digest decides.
+                Ok(source) if total.is_none() || source.total.is_none_or(|t| Some(t) == total) => {
+                    return Ok(source);
+                }
                 Ok(_) => tracing::warn!(digest = %self.digest, "an endpoint has another length"),
                 Err(UpstreamError::Unavailable { .. }) => {}
+                // A mirror that never had it may stand before the endpoint that has.
+                Err(_) if self.place.upstream.config().endpoints.len() > 1 => {}
                 Err(error) => return Err(Some(error.into())),
             }
             endpoint += 1;
