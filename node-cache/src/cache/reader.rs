@@ -211,19 +211,16 @@ pub(super) fn passing(
             if len == 0 {
                 return Ok(None);
             }
-            let mut bytes = match first.take().filter(|bytes| !bytes.is_empty()) {
-                Some(bytes) => bytes,
-                None => {
-                    let chunk = timeout(stall, response.chunk()).await;
-                    let chunk =
-                        chunk.map_err(|_| Truncated("the upstream is silent".to_owned()))?;
-                    let Some(bytes) = chunk.map_err(|error| Truncated(error.to_string()))? else {
-                        return Err(Truncated("the upstream's body ended early".to_owned()));
-                    };
-                    fetched.inc_by(bytes.len() as u64);
-                    bytes
-                }
-            };
+            let mut bytes = first.take().unwrap_or_default();
+            if bytes.is_empty() {
+                let chunk = timeout(stall, response.chunk()).await;
+                let chunk = chunk.map_err(|_| Truncated("the upstream is silent".to_owned()))?;
+                let Some(next) = chunk.map_err(|error| Truncated(error.to_string()))? else {
+                    return Err(Truncated("the upstream's body ended early".to_owned()));
+                };
+                fetched.inc_by(next.len() as u64);
+                bytes = next;
+            }
             bytes.truncate(usize::try_from(len).unwrap_or(usize::MAX));
             delivery.served.inc_by(bytes.len() as u64);
             let rest = len - bytes.len() as u64;

@@ -23,12 +23,16 @@ pub(super) fn check_realm(
     let mut url = Url::parse(realm).map_err(|_| Refusal::NotHttp)?;
     url.set_fragment(None);
     check_target(&url, reach)?;
+    let plain = url.scheme() != "https";
+    if plain && endpoint.scheme() == "https" {
+        return Err(Refusal::Downgrade { host: shown_host(&url) });
+    }
     let trusted = is_own(&url, endpoint) || is_listed(&url, listed);
     if credentials && !trusted {
         return Err(Refusal::ForeignRealm { host: shown_host(&url) });
     }
     // An endpoint without TLS may have its own token service without TLS, and nobody else's.
-    if url.scheme() != "https" && (endpoint.scheme() == "https" || !trusted) {
+    if plain && !trusted {
         return Err(Refusal::Downgrade { host: shown_host(&url) });
     }
     Ok(url)

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::{
     faulty::{ALWAYS, Door, Fault, Image, On, Origin, ROBOT_TOKEN, Seen},
-    larder::{Larder, Upstream, eventually},
+    larder::{Larder, NodeConfig, Upstream, eventually},
 };
 
 const HOST: &str = "reg.test";
@@ -228,6 +228,46 @@ async fn t08_a_blob_that_is_being_filled_is_not_shared_across_repositories() {
     let answer = story.larder.get(&story.layer(OTHER)).send().await;
     answer.is_error(404, "BLOB_UNKNOWN");
     assert!(reading.finish().await.body == story.image.layer.bytes);
+}
+
+#[tokio::test]
+async fn t08_what_was_shared_is_not_open_after_the_credentials_are_gone() {
+    let mut story = Story::of(private, |upstream| upstream.shared(&[APP])).await;
+    story.serves_everything().await;
+    assert!(story.larder.store().gets(&story.image.layer.digest).await);
+    let linked = async || story.larder.store().has_link(HOST, APP, &story.image.layer.digest);
+    assert!(eventually(5, linked).await);
+    story.larder.write_config(&NodeConfig::new([Upstream::at(HOST, &story.origin)]));
+    let denied = async || story.larder.get(&story.layer(APP)).send().await.status == 403;
+    assert!(eventually(10, denied).await);
+    story.denies_everything().await;
+    story.larder.restart().await;
+    story.denies_everything().await;
+    story.origin.stop().await;
+    assert_ne!(story.larder.get(&story.layer(APP)).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_registry_that_hangs_does_not_keep_a_blob_from_clients_of_another() {
+    let origin = Origin::start().await;
+    let image = origin.image(APP, "v1", 1, 300_000);
+    let twin = origin.twin(std::net::Ipv4Addr::new(127, 0, 0, 2)).await;
+    twin.inject(APP, On::Any, Fault::HangBeforeHeaders, ALWAYS);
+    let timeouts = serde_json::json!({"firstByte": "2s"});
+    let larder = Larder::serving([
+        Upstream::at("well.test", &origin),
+        Upstream::at("hangs.test", &twin).set("timeouts", timeouts),
+    ])
+    .await;
+    let path = |host: &str| format!("/v2/{APP}/blobs/{}?ns={host}", image.layer.digest);
+    let (hanging, well) = (path("hangs.test"), path("well.test"));
+    let late = async {
+        sleep(Duration::from_millis(300)).await;
+        larder.get(&well).send().await
+    };
+    let (hanging, well) = tokio::join!(larder.get(&hanging).send(), late);
+    hanging.is_error(503, "UNAVAILABLE");
+    well.is_whole(&image.layer.bytes);
 }
 
 #[tokio::test]

@@ -187,6 +187,15 @@ async fn the_upstream_is_asked_for_every_type_of_manifest_and_no_header_of_the_c
 }
 
 #[tokio::test]
+async fn head_of_a_blob_of_unknown_length_does_not_say_that_it_is_empty() {
+    let (origin, image, larder) = served(1_000_000).await;
+    origin.inject(APP, On::Blobs, Fault::Chunked, ALWAYS);
+    let head = larder.head(&blob(&image)).send().await;
+    assert_eq!(head.status, 200, "{}", head.line());
+    assert_ne!(head.header("content-length"), Some("0"), "{}", head.line());
+}
+
+#[tokio::test]
 async fn f05_a_rotten_file_is_found_out_and_replaced_within_the_same_request() {
     let (origin, image, larder) = served(1_000_000).await;
     larder.get(&blob(&image)).send().await.is_whole(&image.layer.bytes);

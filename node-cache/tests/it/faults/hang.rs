@@ -64,6 +64,14 @@ pub const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "f08_headers_without_a_single_byte_are_503",
+        story: "A 200 with no byte to follow would cost containerd one of its four answers.",
+        arrange: |g| g.blob(Fault::HangAt(0), ALWAYS),
+        steps: &[Ask(LAYER, UNAVAILABLE.within(11)), Heal, Ask(LAYER, WHOLE)],
+        then: &[Check::Stored],
+        ..CASE
+    },
+    Case {
         name: "f08_a_stall_for_ever_ends_with_fin",
         story: "Silence in the middle always: FIN within 10 s, then 503 for what we do not hold.",
         arrange: |g| g.blob(Fault::HangAt(MIDDLE), ALWAYS),
