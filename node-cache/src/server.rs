@@ -100,6 +100,7 @@ impl Pulls {
             repository = %place.repository,
             resource = %asked.resource,
             head,
+            digest = digest_of(&response),
             outcome = outcome.as_str(),
             status = response.status().as_u16(),
             elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -169,4 +170,9 @@ impl Pulls {
             }
         }
     }
+}
+
+/// What was answered, for the log: a tag does not tell.
+fn digest_of(response: &Response) -> Option<&str> {
+    response.headers().get("docker-content-digest")?.to_str().ok()
 }

@@ -237,17 +237,17 @@ impl Downloads {
                 first_endpoint: downloads.setback(&digest).map_or(0, |s| s.next_endpoint),
                 single_source,
             };
-            let run = fill.run(download.progress.clone());
+            let mut run = std::pin::pin!(fill.run(download.progress.clone()));
             let result = tokio::select! {
-                result = run => result,
-                () = downloads.cancel.cancelled() => Err(fill::Ended {
-                    failure: Failure::Stalled {
-                        from: place.host().to_string(),
-                        reason: "larder-node is shutting down".to_owned(),
-                    },
-                    held: 0,
-                    next_endpoint: 0,
-                }),
+                result = &mut run => result,
+                () = downloads.cancel.cancelled() => {
+                    if matches!(download.progress.borrow().stage, Stage::Verified) {
+                        // Only the disk is left to do.
+                        run.await
+                    } else {
+                        Err(interrupted(&place))
+                    }
+                }
             };
             let end = End { result, elapsed: started.elapsed(), single_source };
             downloads.finish(&place, &digest, &download, end);
@@ -363,6 +363,13 @@ impl Downloads {
         });
         download
     }
+}
+
+fn interrupted(place: &Place) -> fill::Ended {
+    let from = place.host().to_string();
+    let reason = "larder-node is shutting down".to_owned();
+    let failure = Failure::Stalled { from, reason };
+    fill::Ended { failure, held: 0, next_endpoint: 0 }
 }
 
 /// How a download's task ended.

@@ -299,6 +299,7 @@ impl Fill {
                 progress.total = Some(frontier);
                 progress.stage = Stage::Verified;
             });
+            self.links.write(&self.place, &self.digest).await;
             let (store, digest) = (self.store.clone(), self.digest.clone());
             let committed = blocking(move || {
                 store.commit(&partial).inspect_err(|_| {
@@ -307,10 +308,7 @@ impl Fill {
                 })
             });
             return match committed.await {
-                Ok(()) => {
-                    self.links.add(&self.place, &self.digest);
-                    Ok(FillEnd::Stored)
-                }
+                Ok(()) => Ok(FillEnd::Stored),
                 Err(error) => {
                     self.store_failure(&error);
                     tracing::error!(%digest, "a blob cannot be kept");

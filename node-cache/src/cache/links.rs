@@ -65,25 +65,31 @@ impl Links {
     }
 
     /// The same, and has the file written off the client's path.
-    pub(super) fn add(&self, place: &Place, digest: &Digest) {
+    pub(super) fn add(self: &Arc<Self>, place: &Place, digest: &Digest) {
         self.remember(place, digest);
-        let (store, errors) = (self.store.clone(), self.errors.clone());
-        let ((host, repository), digest) = (place.key(), digest.clone());
+        let (links, place, digest) = (self.clone(), place.clone(), digest.clone());
+        self.tasks.spawn(async move { links.write(&place, &digest).await });
+    }
+
+    /// The same, and writes the file. For content that is being stored this comes first: a link
+    /// without content is harmless, content without a link is useless in an outage.
+    pub(super) async fn write(&self, place: &Place, digest: &Digest) {
+        self.remember(place, digest);
+        let (store, digest) = (self.store.clone(), digest.clone());
+        let (host, repository) = place.key();
         let shares = place.upstream.config().shares(&repository);
         if shares {
             self.shared.insert(place.key(), true);
         }
-        self.tasks.spawn(async move {
-            let written = blocking(move || {
-                if shares {
-                    store.mark_shared(&host, &repository)?;
-                }
-                store.link(&host, &repository, &digest)
-            });
-            if let Err(error) = written.await {
-                errors.inc();
-                tracing::error!(error = &error as &dyn std::error::Error, "cannot write a link");
+        let written = blocking(move || {
+            if shares {
+                store.mark_shared(&host, &repository)?;
             }
+            store.link(&host, &repository, &digest)
         });
+        if let Err(error) = written.await {
+            self.errors.inc();
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot write a link");
+        }
     }
 }

@@ -230,9 +230,10 @@ impl Cache {
     fn keep_manifest(self: &Arc<Self>, place: &Place, manifest: Manifest) -> Arc<Manifest> {
         let manifest = Arc::new(manifest);
         self.manifests.recent.insert(manifest.digest.clone(), manifest.clone());
-        self.links.add(place, &manifest.digest);
-        let (cache, kept) = (self.clone(), manifest.clone());
+        self.links.remember(place, &manifest.digest);
+        let (cache, place, kept) = (self.clone(), place.clone(), manifest.clone());
         self.tasks.spawn(async move {
+            cache.links.write(&place, &kept.digest).await;
             let store = cache.store.clone();
             if let Err(error) = blocking(move || store.put(&kept.digest, &kept.bytes)).await {
                 cache.store_failed(&error);

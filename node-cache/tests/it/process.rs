@@ -94,6 +94,9 @@ async fn f01_what_was_stored_survives_kill_9_and_leaves_no_litter() {
         larder.get(path).send().await.is_whole(bytes);
     }
     assert!(larder.store().gets(&image.layer.digest).await);
+    // Manifests and tags are written after the answer.
+    assert!(larder.store().gets(&image.index.digest).await);
+    assert!(eventually(5, async || larder.store().has_tag(HOST, APP, "v1")).await);
     origin.stop().await;
     for _ in 0..5 {
         larder.kill().await;
