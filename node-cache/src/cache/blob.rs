@@ -134,6 +134,7 @@ impl Cache {
             let again = self.serve_download(place, digest, spec, Proof::Link, deadline);
             return Box::pin(again).await;
         }
+        Self::wait_for_first_byte(&verifying, spec, deadline).await?;
         self.follow(place, digest, &verifying, spec, Outcome::Hit, deadline).await
     }
 
@@ -147,6 +148,7 @@ impl Cache {
     ) -> Result<BlobAnswer, Error> {
         // A small body with the wrong bytes was not sent yet: the next endpoint may do better.
         let mut attempts = place.upstream.config().endpoints.len().max(2);
+        let mut retry = true;
         loop {
             let in_time = Instant::now() < deadline;
             let under_way = self.downloads.current(digest);
@@ -166,7 +168,11 @@ impl Cache {
             }
             let outcome = if started { Outcome::Miss } else { Outcome::Joined };
             attempts = attempts.saturating_sub(1);
-            match self.wait_until_open(&download, deadline).await {
+            let opened = match self.wait_until_open(&download, deadline).await {
+                Ok(()) => Self::wait_for_first_byte(&download, spec, deadline).await,
+                failed => failed,
+            };
+            match opened {
                 // Another request's download was stored between our look at the store and here.
                 Err(Failure::Stored) => {
                     let Some(blob) = self.open_blob(digest).await? else {
@@ -180,6 +186,10 @@ impl Cache {
                 Err(Failure::Mismatch { .. }) if attempts > 0 && in_time => {}
                 // It failed for somebody else's repository or registry; ours may be well.
                 Err(_) if !own && in_time => {}
+                // It was about to fail when this request joined it: it gets an attempt of its own.
+                Err(Failure::Stalled { .. }) if !started && retry && in_time => {
+                    retry = false;
+                }
                 Err(failure) => return Err(failure.into()),
                 Ok(()) => {
                     return self.follow(place, digest, &download, spec, outcome, deadline).await;
@@ -218,6 +228,31 @@ impl Cache {
         }
     }
 
+    /// Waits for the first byte that is asked for. No headers without one: a body that ends before
+    /// it costs containerd one of the few answers after which it gives the pull up, and a 503 does
+    /// not. A range that will be fetched aside, or that lies outside, has nothing to wait for.
+    async fn wait_for_first_byte(
+        download: &Download,
+        spec: Option<RangeSpec>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let mut progress = download.follow();
+        let (total, frontier) = snapshot(&progress);
+        let Ok(range) = resolve(spec, total) else { return Ok(()) };
+        let start = range.map_or(0, |range| range.start);
+        if start > frontier + AHEAD && download.dials_out() {
+            return Ok(());
+        }
+        let first = progress.wait_for(|now| now.visible() > start || now.is_over());
+        match timeout_at(deadline, first).await {
+            Ok(Ok(now)) => match &now.stage {
+                Stage::Failed(failure) if now.visible() <= start => Err(failure.clone()),
+                _ => Ok(()),
+            },
+            _ => Err(late()),
+        }
+    }
+
     async fn follow(
         &self,
         place: &Place,
@@ -227,7 +262,7 @@ impl Cache {
         outcome: Outcome,
         deadline: Instant,
     ) -> Result<BlobAnswer, Error> {
-        let mut progress = download.follow();
+        let progress = download.follow();
         let (total, frontier) = snapshot(&progress);
         let range = resolve(spec, total)?;
         if let (Some(range), Some(total)) = (range, total)
@@ -240,18 +275,6 @@ impl Cache {
         }
         let start = range.map_or(0, |range| range.start);
         let end = range.map(|range| range.end).or(total);
-        // No headers without a first byte: a body that ends without one costs containerd one of
-        // the few answers after which it gives the pull up, and a 503 does not.
-        let first = progress.wait_for(|now| now.visible() > start || now.is_over());
-        match timeout_at(deadline, first).await {
-            Ok(Ok(now)) => match &now.stage {
-                Stage::Failed(failure) if now.visible() <= start => {
-                    return Err(failure.clone().into());
-                }
-                _ => {}
-            },
-            _ => return Err(late().into()),
-        }
         let stall = place.upstream.config().timeouts.stall;
         let (delivery, notes) = (self.delivery(place), self.notes(digest));
         let body = reader::following(progress, start, end, stall, delivery, notes);
