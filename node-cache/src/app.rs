@@ -15,10 +15,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     args::ServeArgs,
     cache::Cache,
-    config::{self, Config, ConfigError},
+    config::{self, Config, ConfigError, StorageConfig},
+    housekeeping,
     metrics::Metrics,
     server::{self, Pulls, admin},
-    store::Store,
+    store::{Limits, Store},
     upstreams::Upstreams,
     watchdog,
 };
@@ -31,7 +32,8 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let source = args.source().context("the flags make no configuration")?;
     let config = source.load()?;
     let storage = config.storage.clone();
-    let store = Store::open(&storage.path, storage.capacity).context("cannot open the store")?;
+    let limits = limits(&storage);
+    let store = Store::open(&storage.path, limits).context("the store cannot be used")?;
     let store = Arc::new(store);
 
     let registry = Registry::new();
@@ -55,7 +57,6 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         instance: args.instance,
         node: args.node_name,
         ready,
-        measured: admin::Measured::default(),
     };
     let pulls = Pulls {
         cache: Arc::new(cache),
@@ -71,6 +72,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     watchdog::start();
 
+    let keeping = housekeeping::start(&store, &metrics, args.scrub_period.get(), &cancel);
     let followed = store.clone();
     let reload = config::watch(source, move |loaded| {
         apply(loaded, &swap, &followed, &metrics);
@@ -98,12 +100,24 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if timeout(LAST_WRITES, tasks.wait()).await.is_err() {
         tracing::warn!("not everything could be written in time; it will be fetched again");
     }
-    if let Err(error) = store.sync() {
+    let _ = timeout(LAST_WRITES, keeping).await;
+    let last = store.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        last.write_counters();
+        last.sync()
+    });
+    if let Ok(Ok(Err(error))) = timeout(LAST_WRITES, written).await
+        && !error.is_expected()
+    {
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot sync the store");
     }
     stop_admin.cancel();
     admin_server.abort();
     Ok(())
+}
+
+fn limits(storage: &StorageConfig) -> Limits {
+    Limits { capacity: storage.capacity, min_free: storage.min_free }
 }
 
 async fn bind(address: std::net::SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -138,7 +152,7 @@ fn apply(
     if previous.config.storage.path != config.storage.path {
         tracing::warn!("storage.path changed; it is read at start only, so restart larder-node");
     }
-    store.set_capacity(config.storage.capacity);
+    store.set_limits(limits(&config.storage));
     let hash = config.hash.clone();
     let next = Upstreams::build(config, Some(&previous), metrics);
     swap.send_replace(Arc::new(next));

@@ -4,7 +4,7 @@ use std::{convert::Infallible, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder_crds::{
-    ByteSize,
+    ByteSize, Duration,
     node::{API_VERSION, Endpoint, NodeConfig, Storage, Upstream},
 };
 
@@ -64,6 +64,10 @@ pub struct ServeArgs {
     /// Name of the node, for reports.
     #[arg(long, env = "LARDER_NODE_NAME", default_value = "")]
     pub node_name: String,
+    /// Time in which every stored blob is read once and compared with its digest, for damage that the
+    /// disk does not report; 0 for never.
+    #[arg(long, env = "LARDER_SCRUB_PERIOD", value_name = "DURATION", default_value = "7d")]
+    pub scrub_period: Duration,
     /// Form of the log on standard error.
     #[arg(long, env = "LARDER_LOG", value_enum, default_value_t = LogFormat::Pretty)]
     pub log: LogFormat,

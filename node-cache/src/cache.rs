@@ -3,13 +3,15 @@
 //! ```text
 //! manifest by tag      upstream HEAD (or not: freshness) -> digest -> manifest by digest
 //! manifest by digest   store, else upstream GET, verified before the first byte
-//! blob                 store, else one download that every request follows
+//! blob                 store, else one download that every request follows; while the disk is full
+//!                      or broken, each request its own (bypass)
 //! ```
 //! Every answer passes two gates first: may this repository be served ([`Place`]), and was its
 //! content proven to be readable (`visibility`, `links`).
 
 mod aside;
 mod blob;
+mod bypass;
 mod download;
 mod error;
 mod fill;
@@ -20,6 +22,7 @@ mod manifest;
 mod proof;
 mod range;
 mod reader;
+mod recheck;
 mod setback;
 mod tag;
 mod visibility;
@@ -62,6 +65,7 @@ pub struct Cache {
     visibility: visibility::Visibility,
     manifests: manifest::Manifests,
     tags: tag::TagChecks,
+    rechecks: Arc<recheck::Rechecks>,
     streams: OpenStreams,
     metrics: Metrics,
     tasks: TaskTracker,
@@ -112,6 +116,7 @@ impl Cache {
             visibility: visibility::Visibility::default(),
             manifests: manifest::Manifests::default(),
             tags: tag::TagChecks::default(),
+            rechecks: Arc::default(),
             streams: OpenStreams::new(metrics.open_streams.clone()),
             metrics,
             tasks,
@@ -132,6 +137,10 @@ impl Cache {
     }
 
     fn store_failed(&self, error: &StoreError) {
+        if error.is_expected() {
+            tracing::debug!(%error, "not stored");
+            return;
+        }
         self.metrics.store_errors.inc();
         tracing::error!(error = error as &dyn std::error::Error, "the store failed");
     }
@@ -141,15 +150,20 @@ fn deadline() -> Instant {
     Instant::now() + BUDGET
 }
 
-/// The same as [`blocking`], for what a client waits for.
-async fn looking<T, F>(operation: F) -> Result<T, StoreError>
+/// A look at the store that a client waits for. One that takes too long counts as failed, and the
+/// disk is left alone for a while.
+async fn looking<T, F>(store: &Arc<Store>, operation: F) -> Result<T, StoreError>
 where
     T: Send + 'static,
-    F: FnOnce() -> Result<T, StoreError> + Send + 'static,
+    F: FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 {
-    match tokio::time::timeout(LOOK, blocking(operation)).await {
+    let looked_at = store.clone();
+    match tokio::time::timeout(LOOK, blocking(move || operation(&looked_at))).await {
         Ok(result) => result,
-        Err(_) => Err(StoreError::Silent),
+        Err(_) => {
+            store.fell_silent();
+            Err(StoreError::Silent)
+        }
     }
 }
 

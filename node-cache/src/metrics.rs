@@ -5,7 +5,10 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
 };
 
-use crate::oci::UpstreamHost;
+use crate::{
+    oci::UpstreamHost,
+    store::{StoreState, StoreUsage},
+};
 
 /// How a request was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,14 @@ pub struct Metrics {
     reachable: IntGaugeVec,
     /// Content that was not what its name says, moved aside.
     pub quarantined: IntCounter,
+    /// Passes of the scrub.
+    pub scrubs: IntCounter,
+    /// Blobs and unfinished downloads given up to make room.
+    pub evicted: IntCounter,
+    /// The store's state, one of them 1.
+    store_state: IntGaugeVec,
+    /// Bytes free on the store's file system.
+    pub store_free: IntGauge,
     /// Errors of the disk that did not reach a client.
     pub store_errors: IntCounter,
     /// 1 while the newest configuration is the one in force.
@@ -180,6 +191,28 @@ impl Metrics {
                 "larder_node_quarantined_total",
                 "Content that was not what its digest says, moved aside.",
             )?,
+            scrubs: counter(
+                "larder_node_scrubs_total",
+                "Times that every stored blob was read and compared with its digest.",
+            )?,
+            evicted: counter(
+                "larder_node_evicted_total",
+                "Blobs and unfinished downloads given up to make room.",
+            )?,
+            store_state: add(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "larder_node_store_state",
+                        "1 for the state that the store is in, 0 for the others.",
+                    ),
+                    &["state"],
+                )?,
+            )?,
+            store_free: gauge(
+                "larder_node_store_free_bytes",
+                "Bytes free on the file system of the store.",
+            )?,
             store_errors: counter(
                 "larder_node_store_errors_total",
                 "Failed operations on the store's files.",
@@ -203,6 +236,20 @@ impl Metrics {
             )?,
             store_blobs: gauge("larder_node_store_blobs", "Stored blobs, manifests included.")?,
         })
+    }
+
+    /// Publishes how full the store is.
+    pub fn set_store(&self, usage: &StoreUsage) {
+        let value = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.store_used.set(value(usage.used));
+        self.store_capacity.set(value(usage.capacity));
+        self.store_free.set(value(usage.free));
+        self.store_blobs.set(value(usage.blobs));
+        self.evicted.inc_by(usage.evicted.saturating_sub(self.evicted.get()));
+        for state in StoreState::ALL {
+            let is = i64::from(state == usage.state);
+            self.store_state.with_label_values(&[state.as_str()]).set(is);
+        }
     }
 
     /// Makes the series of a configured upstream appear with zero, so that a rate over them works

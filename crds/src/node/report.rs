@@ -45,7 +45,8 @@ pub struct MirrorReport {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StoreReport {
-    /// `Ready`.
+    /// `Ready`; `Accounting` for a moment after a start; `Full` while something does not fit;
+    /// `ReadOnly`, `Failing`, `Locked` (by another process) while nothing new can be kept.
     pub state: String,
     /// Bytes of stored blobs and unfinished downloads.
     pub used_bytes: u64,

@@ -18,7 +18,7 @@ use super::{
 use crate::{metrics::Outcome, oci::Digest, store::Blob, upstream::Target};
 
 /// Up to this size a body is verified before its first byte.
-const SMALL: u64 = 256 << 10;
+pub(super) const SMALL: u64 = 256 << 10;
 /// After this long, streaming starts all the same.
 const SMALL_PATIENCE: Duration = Duration::from_secs(5);
 /// A range that starts further ahead of a download than this is fetched on the side.
@@ -74,8 +74,8 @@ impl Cache {
         let target = Target::Blob(place.repository.clone(), digest.clone());
         self.check_visibility(place, &target, deadline).await?;
 
-        let stored = self.open_blob(digest).await?;
-        let linked = self.links.has(place, digest).await?;
+        let stored = self.open_blob(digest).await;
+        let linked = self.links.has(place, digest).await;
         let proof = if linked { Proof::Link } else { Proof::Missing };
         match (stored, wanted) {
             (Some(blob), wanted) => {
@@ -89,15 +89,14 @@ impl Cache {
         }
     }
 
-    pub(super) async fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, Error> {
-        let (store, wanted) = (self.store.clone(), digest.clone());
-        match looking(move || store.blob(&wanted)).await {
-            Ok(blob) => Ok(blob),
-            Err(error) => {
-                self.store_failed(&error);
-                Err(error.into())
-            }
-        }
+    /// The stored blob. If the disk does not give it, the upstream may.
+    async fn open_blob(&self, digest: &Digest) -> Option<Blob> {
+        let wanted = digest.clone();
+        let look = looking(&self.store, move |store| store.blob(&wanted)).await;
+        look.unwrap_or_else(|error| {
+            self.store_failed(&error);
+            None
+        })
     }
 
     async fn serve_stored(
@@ -113,12 +112,19 @@ impl Cache {
             let total = Some(total);
             return Ok(BlobAnswer { total, range: None, body: None, outcome: Outcome::Hit });
         };
-        if blob.trusted {
+        let doubtful = spec.is_none() && self.rechecks.is_due(digest);
+        if blob.trusted && !doubtful {
             let range = resolve(spec, Some(total))?;
             let bytes = range.unwrap_or(ByteRange { start: 0, end: total });
+            if bytes.start == 0 {
+                self.store.count_use(digest);
+            }
             let (delivery, notes) = (self.delivery(place), self.notes(digest));
-            let body = Some(reader::stored(blob.file, bytes, delivery, notes));
+            let body = Some(reader::stored(blob.content, bytes, total, delivery, notes));
             return Ok(BlobAnswer { total: Some(total), range, body, outcome: Outcome::Hit });
+        }
+        if doubtful {
+            blob.content.drop_cached();
         }
         // Hashed at 1.6 GB/s: most blobs are verified before their first byte, which also lets a
         // bad one be replaced without the client noticing.
@@ -175,13 +181,17 @@ impl Cache {
             match opened {
                 // Another request's download was stored between our look at the store and here.
                 Err(Failure::Stored) => {
-                    let Some(blob) = self.open_blob(digest).await? else {
+                    let Some(blob) = self.open_blob(digest).await else {
                         continue;
                     };
                     let proof = if own { proof } else { Proof::Link };
                     self.prove(place, digest, Kind::Blob, proof, deadline).await?;
                     let wanted = Wanted::Bytes(spec);
                     return self.serve_stored(place, digest, blob, wanted, deadline).await;
+                }
+                // The disk does not take it: this request gets the upstream's bytes all the same.
+                Err(Failure::Store { .. }) => {
+                    return self.pass_by(place, digest, spec, deadline).await;
                 }
                 Err(Failure::Mismatch { .. }) if attempts > 0 && in_time => {}
                 // It failed for somebody else's repository or registry; ours may be well.
@@ -275,15 +285,23 @@ impl Cache {
         }
         let start = range.map_or(0, |range| range.start);
         let end = range.map(|range| range.end).or(total);
-        let stall = place.upstream.config().timeouts.stall;
+        if start == 0 {
+            self.store.count_use(digest);
+        }
         let (delivery, notes) = (self.delivery(place), self.notes(digest));
-        let body = reader::following(progress, start, end, stall, delivery, notes);
+        let rescue = self.rescue(place, digest);
+        let body =
+            reader::following(progress, start..end.unwrap_or(u64::MAX), rescue, delivery, notes);
         Ok(BlobAnswer { total, range, body: Some(body), outcome })
     }
 
-    fn notes(&self, digest: &Digest) -> Notes {
-        let (store, downloads) = (self.store.clone(), self.downloads.clone());
-        Notes { store, downloads, digest: digest.clone() }
+    pub(super) fn notes(&self, digest: &Digest) -> Notes {
+        Notes {
+            store: self.store.clone(),
+            downloads: self.downloads.clone(),
+            rechecks: self.rechecks.clone(),
+            digest: digest.clone(),
+        }
     }
 
     pub(super) fn delivery(&self, place: &Place) -> Delivery {
@@ -306,7 +324,10 @@ fn snapshot(progress: &watch::Receiver<Progress>) -> (Option<u64>, u64) {
 }
 
 /// The range in bytes. Of content whose length is unknown the whole is sent.
-fn resolve(spec: Option<RangeSpec>, total: Option<u64>) -> Result<Option<ByteRange>, Error> {
+pub(super) fn resolve(
+    spec: Option<RangeSpec>,
+    total: Option<u64>,
+) -> Result<Option<ByteRange>, Error> {
     let (Some(spec), Some(total)) = (spec, total) else {
         return Ok(None);
     };

@@ -8,7 +8,6 @@ mod verify;
 
 use std::{
     collections::HashMap,
-    fs::File,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,14 +18,14 @@ use tracing::Instrument;
 
 use super::{
     Error, Place, PlaceKey,
-    fill::{self, Fill},
+    fill::{self, Fill, Origin},
     links::Links,
     setback::{Setback, Setbacks},
 };
 use crate::{
     metrics::{FillEnd, Metrics},
     oci::Digest,
-    store::Store,
+    store::{Content, Store},
     upstream::UpstreamError,
 };
 
@@ -40,7 +39,7 @@ pub(super) struct Progress {
     /// What is going on.
     pub(super) stage: Stage,
     /// Where the bytes are; set before `frontier` leaves zero.
-    pub(super) file: Option<Arc<File>>,
+    pub(super) content: Option<Content>,
 }
 
 /// What a download is doing.
@@ -131,7 +130,7 @@ const SIDE_RANGES: usize = 4;
 
 impl Download {
     fn new(origin: Option<PlaceKey>) -> Self {
-        let start = Progress { frontier: 0, total: None, stage: Stage::Opening, file: None };
+        let start = Progress { frontier: 0, total: None, stage: Stage::Opening, content: None };
         Self {
             origin,
             progress: watch::Sender::new(start),
@@ -234,8 +233,7 @@ impl Downloads {
                 fetched: downloads.metrics.fetched(place.host()),
                 quarantined: downloads.metrics.quarantined.clone(),
                 store_errors: downloads.metrics.store_errors.clone(),
-                place: place.clone(),
-                digest: digest.clone(),
+                origin: Origin { place: place.clone(), digest: digest.clone() },
                 first_endpoint: downloads.setback(&digest).map_or(0, |s| s.next_endpoint),
                 single_source,
             };
@@ -290,8 +288,14 @@ impl Downloads {
             Err(ended) => {
                 let fill::Ended { failure, held, next_endpoint } = ended;
                 let mismatch = matches!(failure, Failure::Mismatch { .. });
-                let end = if mismatch { FillEnd::Mismatch } else { FillEnd::Interrupted };
-                if bytes > 0 {
+                let not_kept = matches!(failure, Failure::Store { .. });
+                let end = match (mismatch, not_kept) {
+                    (true, _) => FillEnd::Mismatch,
+                    (_, true) => FillEnd::NotKept,
+                    _ => FillEnd::Interrupted,
+                };
+                // What the disk does not take is passed through.
+                if bytes > 0 && !not_kept {
                     let setback = Setback { held: *held, next_endpoint: *next_endpoint };
                     self.setbacks.record(digest, setback);
                 }

@@ -20,18 +20,18 @@ use tokio::{
 };
 
 use super::{
-    Place, blocking,
+    blocking,
     download::{Failure, Progress, Stage},
     links::Links,
 };
 use crate::{
     metrics::FillEnd,
-    oci::{Digest, Hasher},
+    oci::Hasher,
     store::{Partial, Store, StoreError},
     upstream::UpstreamError,
 };
 use sink::{Sink, Writing};
-use source::Source;
+pub(super) use source::{Origin, Source};
 
 /// What one download needs.
 pub(super) struct Fill {
@@ -40,8 +40,7 @@ pub(super) struct Fill {
     pub(super) fetched: IntCounter,
     pub(super) quarantined: IntCounter,
     pub(super) store_errors: IntCounter,
-    pub(super) place: Place,
-    pub(super) digest: Digest,
+    pub(super) origin: Origin,
     pub(super) first_endpoint: usize,
     /// Take everything from one endpoint, nothing from an earlier attempt.
     pub(super) single_source: bool,
@@ -83,7 +82,7 @@ impl Fill {
             // What an earlier attempt left is longer than the content.
             return Err(self.reject(partial, true, source.response.endpoint).await);
         }
-        self.links.remember(&self.place, &self.digest);
+        self.links.remember(&self.origin.place, &self.origin.digest);
         progress.send_modify(|progress| {
             progress.total = total;
             progress.stage = Stage::Streaming;
@@ -112,7 +111,7 @@ impl Fill {
                 Pause::Silent => ("no byte for too long".to_owned(), endpoint + 1),
             };
             if self.single_source {
-                let from = self.place.host().to_string();
+                let from = self.origin.place.host().to_string();
                 self.discard(&partial).await;
                 return Err(Ended {
                     failure: Failure::Stalled { from, reason },
@@ -120,15 +119,16 @@ impl Fill {
                     next_endpoint: next,
                 });
             }
-            tracing::debug!(digest = %self.digest, frontier = sink.frontier, reason, "resuming a download");
+            tracing::debug!(digest = %self.origin.digest, frontier = sink.frontier, reason, "resuming a download");
             pieced = true;
             answered = endpoint;
             let give_up = last_byte + self.patience();
-            source = match self.resume(sink.frontier, total, next, fruitless, give_up).await {
+            source = match self.origin.resume(sink.frontier, total, next, fruitless, give_up).await
+            {
                 Ok(source) => source,
                 Err(failure) => {
                     let failure = failure.unwrap_or_else(|| Failure::Stalled {
-                        from: self.place.host().to_string(),
+                        from: self.origin.place.host().to_string(),
                         reason,
                     });
                     self.give_up(&partial).await;
@@ -153,7 +153,7 @@ impl Fill {
             Look::Partial(partial, held) => Some((partial, held)),
         };
         let held = leftover.as_ref().map_or(0, |(_, held)| *held);
-        let asked = self.connect(held, self.first_endpoint, Instant::now() + super::BUDGET);
+        let asked = self.origin.connect(held, self.first_endpoint, Instant::now() + super::BUDGET);
         let upstream_failed = |error: UpstreamError| self.failed(error.into(), held);
         let (sink, source) = if let Some((partial, held)) = leftover {
             // The file is hashed again while the upstream is asked: what it holds may never have
@@ -168,7 +168,7 @@ impl Fill {
             (sink.map_err(store_failed)?, source.map_err(upstream_failed)?)
         } else {
             let source = asked.await.map_err(upstream_failed)?;
-            let (store, digest) = (self.store.clone(), self.digest.clone());
+            let (store, digest) = (self.store.clone(), self.origin.digest.clone());
             let created = blocking(move || {
                 let partial = store.partial(&digest)?;
                 partial.truncate(0)?;
@@ -177,8 +177,8 @@ impl Fill {
             (self.sink(created.await.map_err(store_failed)?, progress), source)
         };
         if let Some(total) = source.total {
-            let partial = sink.partial.clone();
-            if let Err(error) = blocking(move || partial.reserve(total)).await {
+            let (store, partial) = (self.store.clone(), sink.partial.clone());
+            if let Err(error) = blocking(move || store.reserve(&partial, total)).await {
                 self.give_up(&sink.partial).await;
                 return Err(self.failed(self.store_failure(&error), held));
             }
@@ -189,11 +189,14 @@ impl Fill {
     /// What is there already: by an earlier attempt, or by a download that ended between the
     /// request's look at the store and now.
     async fn look(&self) -> Result<Look, StoreError> {
-        let (store, digest, fresh) = (self.store.clone(), self.digest.clone(), self.single_source);
+        let (store, digest, fresh) =
+            (self.store.clone(), self.origin.digest.clone(), self.single_source);
         blocking(move || {
             if store.blob(&digest)?.is_some() {
                 return Ok(Look::Stored);
             }
+            // Before the upstream is asked for bytes that could not be kept.
+            store.check_writable()?;
             match store.leftover(&digest)? {
                 Some(partial) if !fresh => {
                     let held = partial.length()?;
@@ -206,10 +209,11 @@ impl Fill {
     }
 
     fn sink(&self, partial: Partial, progress: &watch::Sender<Progress>) -> Sink {
-        progress.send_modify(|progress| progress.file = Some(partial.file().clone()));
+        progress.send_modify(|progress| progress.content = Some(partial.content().clone()));
         Sink {
+            store: self.store.clone(),
             partial,
-            hasher: Hasher::new(self.digest.algorithm()),
+            hasher: Hasher::new(self.origin.digest.algorithm()),
             frontier: 0,
             reserved: 0,
             progress: progress.clone(),
@@ -287,24 +291,24 @@ impl Fill {
     /// How long no byte may come. A little less than clients are kept waiting, so that the download
     /// is the first to know: what comes next is then answered with 503 at once.
     fn patience(&self) -> Duration {
-        self.place.upstream.config().timeouts.stall * 9 / 10
+        self.origin.place.upstream.config().timeouts.stall * 9 / 10
     }
 
     /// Compares the digest. The last byte is released as soon as it is right; making the file
     /// durable is off the client's path.
     async fn conclude(&self, sink: Sink, pieced: bool, endpoint: usize) -> Result<FillEnd, Ended> {
-        let Sink { partial, hasher, frontier, reserved: _, progress } = sink;
-        if hasher.finish() == self.digest {
+        let Sink { store: _, partial, hasher, frontier, reserved: _, progress } = sink;
+        if hasher.finish() == self.origin.digest {
             progress.send_modify(|progress| {
                 progress.total = Some(frontier);
                 progress.stage = Stage::Verified;
             });
-            self.links.write(&self.place, &self.digest).await;
-            let (store, digest) = (self.store.clone(), self.digest.clone());
+            self.links.write(&self.origin.place, &self.origin.digest).await;
+            let (store, digest) = (self.store.clone(), self.origin.digest.clone());
             let committed = blocking(move || {
                 store.commit(&partial).inspect_err(|_| {
                     // After a failed fsync the bytes count as lost, so they are not kept.
-                    let _ = partial.discard();
+                    let _ = store.discard(&partial);
                 })
             });
             return match committed.await {
@@ -326,32 +330,33 @@ impl Fill {
             tracing::error!(error = &error as &dyn std::error::Error, "quarantine failed");
         }
         self.quarantined.inc();
-        let from = self.place.host().to_string();
+        let from = self.origin.place.host().to_string();
         let next_endpoint = endpoint + 1;
         Ended { failure: Failure::Mismatch { from, pieced }, held: 0, next_endpoint }
     }
 
     async fn discard(&self, partial: &Partial) {
-        let partial = partial.clone();
-        if let Err(error) = blocking(move || partial.discard()).await {
+        let (store, partial) = (self.store.clone(), partial.clone());
+        if let Err(error) = blocking(move || store.discard(&partial)).await {
             self.store_failure(&error);
         }
     }
 
     fn store_failure(&self, error: &StoreError) -> Failure {
-        self.store_errors.inc();
-        tracing::error!(error = error as &dyn std::error::Error, "the store failed in a download");
+        if error.is_expected() {
+            tracing::debug!(digest = %self.origin.digest, %error, "passing through");
+        } else {
+            self.store_errors.inc();
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "the store failed in a download");
+        }
         Failure::Store { reason: error.to_string() }
     }
 
     /// Keeps what came for a later attempt; an empty file is removed.
     async fn give_up(&self, partial: &Partial) {
-        let partial = partial.clone();
-        let kept = blocking(move || match partial.length()? {
-            0 => partial.discard(),
-            _ => partial.release_reserved(),
-        });
-        if let Err(error) = kept.await {
+        let (store, partial) = (self.store.clone(), partial.clone());
+        if let Err(error) = blocking(move || store.keep(&partial)).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "cannot tidy an unfinished download"

@@ -32,31 +32,52 @@ impl Links {
         Self { store, known: Cache::new(KNOWN), shared: Cache::new(KNOWN), tasks, errors }
     }
 
-    /// Whether the upstream was seen to have `digest` in this repository.
-    pub(super) async fn has(&self, place: &Place, digest: &Digest) -> Result<bool, StoreError> {
+    /// Whether the upstream was seen to have `digest` in this repository. If the disk does not tell,
+    /// the upstream will be asked.
+    pub(super) async fn has(&self, place: &Place, digest: &Digest) -> bool {
         let key = (place.key(), digest.clone());
         if self.known.contains_key(&key) {
-            return Ok(true);
+            return true;
         }
-        let (store, ((host, repository), digest)) = (self.store.clone(), key.clone());
-        let found = looking(move || Ok(store.has_link(&host, &repository, &digest))).await?;
+        let ((host, repository), digest) = key.clone();
+        let look = looking(&self.store, move |store| store.has_link(&host, &repository, &digest));
+        let found = look.await.unwrap_or_else(|error| {
+            self.failed(&error, "cannot look for a link");
+            false
+        });
         if found {
             self.known.insert(key, ());
         }
-        Ok(found)
+        found
     }
 
     /// Whether anything of this repository was ever fetched in access mode `Shared`: it is then
-    /// not known to be what anybody may read.
-    pub(super) async fn were_shared(&self, place: &Place) -> Result<bool, StoreError> {
+    /// not known to be what anybody may read. If the disk does not tell, neither is anything else.
+    pub(super) async fn were_shared(&self, place: &Place) -> bool {
         let key = place.key();
         if let Some(shared) = self.shared.get(&key) {
-            return Ok(shared);
+            return shared;
         }
-        let (store, (host, repository)) = (self.store.clone(), key.clone());
-        let shared = looking(move || Ok(store.was_shared(&host, &repository))).await?;
-        self.shared.insert(key, shared);
-        Ok(shared)
+        let (host, repository) = key.clone();
+        let look = looking(&self.store, move |store| store.was_shared(&host, &repository)).await;
+        match look {
+            Ok(shared) => {
+                self.shared.insert(key, shared);
+                shared
+            }
+            Err(error) => {
+                self.failed(&error, "cannot look for the mark of shared content");
+                true
+            }
+        }
+    }
+
+    fn failed(&self, error: &StoreError, what: &'static str) {
+        if error.is_expected() {
+            return;
+        }
+        self.errors.inc();
+        tracing::error!(error = error as &dyn std::error::Error, "{what}");
     }
 
     /// Takes note, in memory, that the upstream answered 200 for `digest` in this repository.
@@ -88,8 +109,7 @@ impl Links {
             store.link(&host, &repository, &digest)
         });
         if let Err(error) = written.await {
-            self.errors.inc();
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot write a link");
+            self.failed(&error, "cannot write a link");
         }
     }
 }

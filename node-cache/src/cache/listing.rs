@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::{Cache, Error, ErrorKind, Place};
 use crate::{
-    config::Identity,
     oci::{Digest, Reference, Tag, manifest},
     upstream::{Request, Response, Target, UpstreamError},
 };
@@ -99,7 +98,7 @@ impl Cache {
         let body = match fallback_tag(digest) {
             None => empty_index(),
             Some(tag) => {
-                let identity = self.listing_identity(place).await?;
+                let identity = self.listing_identity(place).await;
                 let reference = Reference::Tag(tag);
                 let found = self.fetch_manifest_by_tag(place, reference, identity, deadline).await;
                 match found {
@@ -125,7 +124,6 @@ impl Cache {
         deadline: Instant,
     ) -> Result<Response, UpstreamError> {
         let identity = self.listing_identity(place).await;
-        let identity = identity.unwrap_or(Identity::Anonymous);
         let request = Request {
             method: Method::GET,
             target,

@@ -19,7 +19,7 @@ use crate::{
         Digest, Reference, Tag,
         manifest::{self, InvalidManifest},
     },
-    store::{Store, TagRecord, read_at},
+    store::{Store, TagRecord},
     upstream::{Request, Target},
 };
 
@@ -93,6 +93,7 @@ impl Cache {
     /// Counts a pull of the manifest, for the catalog.
     pub fn count_pull(&self, place: &Place, digest: &Digest) {
         self.store.usage().record(place.host(), &place.repository, digest, Timestamp::now());
+        self.store.count_use(digest);
     }
 
     pub(super) async fn manifest_by_digest(
@@ -101,8 +102,8 @@ impl Cache {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<ManifestAnswer, Error> {
-        if let Some(manifest) = self.stored_manifest(digest).await? {
-            let linked = self.links.has(place, digest).await?;
+        if let Some(manifest) = self.stored_manifest(digest).await {
+            let linked = self.links.has(place, digest).await;
             let proof = if linked { Proof::Link } else { Proof::Missing };
             self.prove(place, digest, Kind::Manifest, proof, deadline).await?;
             return Ok(ManifestAnswer { manifest, outcome: Outcome::Hit, stale: false });
@@ -126,24 +127,27 @@ impl Cache {
 
     /// A manifest from memory or disk. Manifests are hashed at every read from disk: they are
     /// small, and it saves the bookkeeping.
-    async fn stored_manifest(&self, digest: &Digest) -> Result<Option<Arc<Manifest>>, Error> {
+    async fn stored_manifest(&self, digest: &Digest) -> Option<Arc<Manifest>> {
         if let Some(manifest) = self.manifests.recent.get(digest) {
-            return Ok(Some(manifest));
+            return Some(manifest);
         }
-        let (store, wanted) = (self.store.clone(), digest.clone());
-        let read = looking(move || read_manifest(&store, &wanted)).await;
-        let read = read.inspect_err(|error| self.store_failed(error))?;
-        match read {
+        let wanted = digest.clone();
+        let read = looking(&self.store, move |store| read_manifest(store, &wanted)).await;
+        // A disk that does not give it is no reason not to ask the upstream.
+        match read.unwrap_or_else(|error| {
+            self.store_failed(&error);
+            ReadManifest::None
+        }) {
             ReadManifest::Good(manifest) => {
                 let manifest = Arc::new(manifest);
                 self.manifests.recent.insert(digest.clone(), manifest.clone());
-                Ok(Some(manifest))
+                Some(manifest)
             }
-            ReadManifest::None => Ok(None),
+            ReadManifest::None => None,
             ReadManifest::Quarantined => {
                 self.metrics.quarantined.inc();
                 tracing::error!(%digest, "a stored manifest is not what its name says; it is fetched again");
-                Ok(None)
+                None
             }
         }
     }
@@ -157,7 +161,7 @@ impl Cache {
     ) -> Result<Arc<Manifest>, Error> {
         // Another request's fetch may have ended between this one's look and here.
         if let Some(manifest) = self.manifests.recent.get(digest)
-            && self.links.has(place, digest).await?
+            && self.links.has(place, digest).await
         {
             return Ok(manifest);
         }
@@ -254,7 +258,7 @@ impl Cache {
     ) -> Result<ManifestAnswer, Error> {
         Self::check_policy(place)?;
         let deadline = Instant::from_std(arrived) + super::BUDGET;
-        let identity = self.listing_identity(place).await?;
+        let identity = self.listing_identity(place).await;
         let reference = Reference::Tag(tag.clone());
         let target = Target::Manifest(place.repository.clone(), reference);
         let request = Request { accept: Some(accept), identity, ..manifest_request(target, 0) };
@@ -298,7 +302,9 @@ fn read_manifest(store: &Store, digest: &Digest) -> Result<ReadManifest, crate::
     if len > manifest::MAX_SIZE {
         return Ok(ReadManifest::None);
     }
-    let intact = read_at(&blob.file, 0, len)
+    let intact = blob
+        .content
+        .read_at(0, len)
         .ok()
         .filter(|bytes| Digest::of(digest.algorithm(), bytes) == *digest);
     let Some(bytes) = intact else {

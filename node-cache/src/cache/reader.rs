@@ -1,7 +1,7 @@
 //! Bodies on their way to a client.
 
 use std::{
-    fs::File,
+    ops::Range,
     pin::Pin,
     sync::{
         Arc,
@@ -17,11 +17,13 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     ByteRange, LOOK,
-    download::{Downloads, Progress, Stage},
+    bypass::{Passing, Rescue},
+    download::{Downloads, Failure, Progress, Stage},
+    recheck::Rechecks,
 };
 use crate::{
     oci::Digest,
-    store::{Store, read_at},
+    store::{Content, Store},
     upstream::Response,
 };
 
@@ -88,10 +90,15 @@ impl Delivery {
         Self { stream: streams.enter(), served }
     }
 
-    async fn read(&self, file: Arc<File>, offset: u64, end: u64) -> Result<Bytes, Truncated> {
+    /// Takes note of bytes that go out.
+    pub(super) fn count(&self, bytes: usize) {
+        self.served.inc_by(bytes as u64);
+    }
+
+    async fn read(&self, content: Content, offset: u64, end: u64) -> Result<Bytes, Truncated> {
         let len = self.stream.read_size().min(end - offset);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let task = tokio::task::spawn_blocking(move || read_at(&file, offset, len));
+        let task = tokio::task::spawn_blocking(move || content.read_at(offset, len));
         match timeout(LOOK, task).await {
             Ok(Ok(Ok(bytes))) if !bytes.is_empty() => {
                 self.served.inc_by(bytes.len() as u64);
@@ -111,13 +118,14 @@ impl Delivery {
 pub(super) struct Notes {
     pub(super) store: Arc<Store>,
     pub(super) downloads: Arc<Downloads>,
+    pub(super) rechecks: Arc<Rechecks>,
     pub(super) digest: Digest,
 }
 
 impl Notes {
     /// The body ended at `position` because nothing more came. What lies beyond is the upstream's
     /// for a while: three answers without progress would be the end of the pull.
-    fn ended_at(&self, position: u64) {
+    pub(super) fn ended_at(&self, position: u64) {
         self.downloads.note_silence(&self.digest, position);
     }
 
@@ -129,20 +137,31 @@ impl Notes {
     }
 }
 
-/// The bytes of a stored and trusted file.
-pub(super) fn stored(file: Arc<File>, range: ByteRange, delivery: Delivery, notes: Notes) -> Body {
-    let state = (file, range, delivery, notes);
-    Box::pin(stream::try_unfold(state, |(file, range, delivery, notes)| async move {
+/// The bytes of a stored and trusted file of `total` bytes.
+pub(super) fn stored(
+    content: Content,
+    range: ByteRange,
+    total: u64,
+    delivery: Delivery,
+    notes: Notes,
+) -> Body {
+    let whole = range == ByteRange { start: 0, end: total };
+    let state = (content, range, delivery, notes);
+    Box::pin(stream::try_unfold(state, move |(content, range, delivery, notes)| async move {
         if range.start == range.end {
             return Ok(None);
         }
-        let read = delivery.read(file.clone(), range.start, range.end).await;
+        let read = delivery.read(content.clone(), range.start, range.end).await;
         let bytes = read.inspect_err(|error| {
             tracing::error!(digest = %notes.digest, %error, "a stored blob cannot be read");
             notes.unreadable_at(range.start);
         })?;
         let rest = ByteRange { start: range.start + bytes.len() as u64, ..range };
-        Ok(Some((bytes, (file, rest, delivery, notes))))
+        // Now, because nobody may ask for what comes after the last byte.
+        if whole && rest.start == rest.end {
+            notes.rechecks.sent(&notes.digest);
+        }
+        Ok(Some((bytes, (content, rest, delivery, notes))))
     }))
 }
 
@@ -152,45 +171,95 @@ pub(super) fn buffered(bytes: Bytes, delivery: &Delivery) -> Body {
     Box::pin(stream::iter((!bytes.is_empty()).then_some(Ok(bytes))))
 }
 
-/// Follows a download from `start` to `end`, or to where it ends. If no byte may be given away for
-/// `stall`, the body ends early: containerd's own timeouts do not rescue a silent body.
+/// Follows a download through `range`, which may end beyond the content. If no byte may be given
+/// away for too long, the body ends early: containerd's own timeouts do not rescue a silent body. If
+/// the disk fails, `rescue` goes on with the upstream's bytes.
 pub(super) fn following(
     progress: watch::Receiver<Progress>,
-    start: u64,
-    end: Option<u64>,
-    stall: Duration,
+    range: Range<u64>,
+    rescue: Rescue,
     delivery: Delivery,
     notes: Notes,
 ) -> Body {
-    let state = (progress, start, delivery, notes);
-    Box::pin(stream::try_unfold(
-        state,
-        move |(mut progress, position, delivery, notes)| async move {
-            if end == Some(position) {
-                return Ok(None);
+    let follower = Follower { progress, range, delivery, notes };
+    let state = Following::Disk(follower, Box::new(rescue));
+    Box::pin(stream::try_unfold(state, async |state| {
+        let (mut follower, rescue) = match state {
+            Following::Disk(follower, rescue) => (follower, rescue),
+            Following::Upstream(mut passing) => {
+                let bytes = passing.next().await?;
+                return Ok(bytes.map(|bytes| (bytes, Following::Upstream(passing))));
             }
-            let moved = progress.wait_for(|p| p.visible() > position || p.is_over());
-            let (file, limit) = match timeout(stall, moved).await {
-                Err(_) => {
-                    notes.ended_at(position);
-                    return Err(Truncated("the upstream is silent".to_owned()));
-                }
-                Ok(Err(_)) => return Err(Truncated("the download was dropped".to_owned())),
-                Ok(Ok(now)) => match (&now.stage, now.visible()) {
-                    (_, visible) if visible > position => (now.file.clone(), visible),
-                    (Stage::Failed(failure), _) => return Err(Truncated(failure.to_string())),
-                    _ => return Ok(None),
-                },
-            };
-            let Some(file) = file else {
-                return Err(Truncated("there is no file".to_owned()));
-            };
-            let read = delivery.read(file, position, end.unwrap_or(limit).min(limit)).await;
-            let bytes = read.inspect_err(|_| notes.unreadable_at(position))?;
-            let next = position + bytes.len() as u64;
-            Ok(Some((bytes, (progress, next, delivery, notes))))
-        },
-    ))
+        };
+        match follower.next(rescue.stall()).await {
+            Ok(Some(bytes)) => Ok(Some((bytes, Following::Disk(follower, rescue)))),
+            Ok(None) => Ok(None),
+            Err(Interrupted::Ended(truncated)) => Err(truncated),
+            Err(Interrupted::DiskFailed) => {
+                let Follower { progress, range, delivery, notes } = follower;
+                let now = progress.borrow().clone();
+                let mut passing = rescue.take_over(range, now, delivery, notes).await?;
+                let bytes = passing.next().await?;
+                Ok(bytes.map(|bytes| (bytes, Following::Upstream(Box::new(passing)))))
+            }
+        }
+    }))
+}
+
+/// Where a following body's bytes come from.
+enum Following {
+    Disk(Follower, Box<Rescue>),
+    Upstream(Box<Passing>),
+}
+
+struct Follower {
+    progress: watch::Receiver<Progress>,
+    /// What is left to send.
+    range: Range<u64>,
+    delivery: Delivery,
+    notes: Notes,
+}
+
+/// Why a follower cannot go on.
+enum Interrupted {
+    /// The body ends here.
+    Ended(Truncated),
+    /// The disk took no more bytes, or does not give them back.
+    DiskFailed,
+}
+
+impl Follower {
+    async fn next(&mut self, stall: Duration) -> Result<Option<Bytes>, Interrupted> {
+        let (position, end) = (self.range.start, self.range.end);
+        if position == end {
+            return Ok(None);
+        }
+        let ended = |reason: String| Interrupted::Ended(Truncated(reason));
+        let moved = self.progress.wait_for(|p| p.visible() > position || p.is_over());
+        let (content, limit) = match timeout(stall, moved).await {
+            Err(_) => {
+                self.notes.ended_at(position);
+                return Err(ended("the upstream is silent".to_owned()));
+            }
+            Ok(Err(_)) => return Err(ended("the download was dropped".to_owned())),
+            Ok(Ok(now)) => match (&now.stage, now.visible()) {
+                (_, visible) if visible > position => (now.content.clone(), visible),
+                (Stage::Failed(Failure::Store { .. }), _) => return Err(Interrupted::DiskFailed),
+                (Stage::Failed(failure), _) => return Err(ended(failure.to_string())),
+                _ => return Ok(None),
+            },
+        };
+        let Some(content) = content else {
+            return Err(ended("there is no file".to_owned()));
+        };
+        let read = self.delivery.read(content, position, end.min(limit)).await;
+        let bytes = read.map_err(|truncated| {
+            self.notes.unreadable_at(position);
+            Interrupted::Ended(truncated)
+        })?;
+        self.range.start += bytes.len() as u64;
+        Ok(Some(bytes))
+    }
 }
 
 /// Passes an upstream's own answer to a range on: `first`, then what comes, `len` bytes in all; not

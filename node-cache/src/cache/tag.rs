@@ -80,9 +80,9 @@ impl Cache {
     pub async fn tag(self: &Arc<Self>, place: &Place, tag: &Tag) -> Result<ManifestAnswer, Error> {
         Self::check_policy(place)?;
         let (asked, full) = (Instant::now(), super::deadline());
-        let (store, key) = (self.store.clone(), (place.key(), tag.clone()));
-        let ((host, repository), wanted) = key.clone();
-        let record = looking(move || store.tag(&host, &repository, &wanted)).await;
+        let ((host, repository), wanted) = (place.key(), tag.clone());
+        let record =
+            looking(&self.store, move |store| store.tag(&host, &repository, &wanted)).await;
         let record = record.unwrap_or_else(|error| {
             self.store_failed(&error);
             None
@@ -157,7 +157,7 @@ impl Cache {
             // It named a digest that it does not have: what the tag itself gives decides.
             Err(error) if error.kind == ErrorKind::NotFound => {
                 let reference = Reference::Tag(tag.clone());
-                let identity = self.listing_identity(place).await?;
+                let identity = self.listing_identity(place).await;
                 let fetched = self.fetch_manifest_by_tag(place, reference, identity, deadline);
                 let manifest = fetched.await?;
                 digest = manifest.digest.clone();
@@ -195,7 +195,7 @@ impl Cache {
     ) -> Result<Digest, Error> {
         // Where the cache has credentials of its own, this request is also the proof that
         // anybody may read.
-        let identity = self.listing_identity(place).await?;
+        let identity = self.listing_identity(place).await;
         let request = Request {
             method: Method::HEAD,
             target: tag_target(place, tag),
@@ -226,9 +226,9 @@ impl Cache {
     }
 
     /// As whom tags and lists are asked for: anonymously wherever the repository has to be public.
-    pub(super) async fn listing_identity(&self, place: &Place) -> Result<Identity, Error> {
-        let anonymous = self.needs_proof(place).await?;
-        Ok(if anonymous { Identity::Anonymous } else { Identity::Configured })
+    pub(super) async fn listing_identity(&self, place: &Place) -> Identity {
+        let anonymous = self.needs_proof(place).await;
+        if anonymous { Identity::Anonymous } else { Identity::Configured }
     }
 
     /// After a 404 the tag is gone; after a 401 or 403 it is nobody's to read. Neither may be

@@ -1,6 +1,6 @@
 //! Content digests (image-spec, descriptor.md "Digests").
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::digest::{self, Context};
 
@@ -37,7 +37,8 @@ impl Algorithm {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
-    hex: Box<str>,
+    // Shared: the ledger of a large store has each digest several times.
+    hex: Arc<str>,
 }
 
 /// Why a text is not a [`Digest`].

@@ -8,11 +8,7 @@
 //! /catalog   stored images (same rule)
 //! ```
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -25,12 +21,12 @@ use larder_crds::node::{
     API_VERSION, MirrorReport, NodeReport, RateLimitReport, StoreReport, UpstreamReport,
 };
 use prometheus::{Registry, TextEncoder};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 use super::listen::Peer;
 use crate::{
     metrics::{Metrics, Outcome},
-    store::{Store, StoreUsage},
+    store::{Store, StoreState, StoreUsage},
     upstream::Upstream,
     upstreams::Upstreams,
 };
@@ -52,15 +48,11 @@ pub struct Admin {
     pub node: String,
     /// Whether the pull port answers.
     pub ready: watch::Receiver<bool>,
-    /// The store's size as last measured.
-    pub measured: Measured,
 }
 
-/// The last measurement and when it was made; the lock makes simultaneous requests share one.
-pub type Measured = Arc<Mutex<Option<(Instant, StoreUsage)>>>;
-
-/// Measuring walks the store, 10 us a blob, so it is not done for every scrape.
-const MEASURED_FOR: Duration = Duration::from_secs(10);
+/// The numbers are in memory; only the file system is asked how much is free. The operator waits 2 s
+/// for a report.
+const MEASURED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Images in one answer of `/catalog`.
 const MAX_CATALOG: usize = 10_000;
@@ -94,11 +86,9 @@ async fn metrics(State(admin): State<Admin>) -> Response {
             admin.metrics.set_rate_limit(host, limit.limit, limit.remaining);
         }
     }
-    let usage = admin.measure().await;
-    let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    admin.metrics.store_used.set(gauge(usage.used));
-    admin.metrics.store_capacity.set(gauge(usage.capacity));
-    admin.metrics.store_blobs.set(gauge(usage.blobs));
+    if let Some(usage) = admin.measure().await {
+        admin.metrics.set_store(&usage);
+    }
     match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -133,13 +123,13 @@ async fn report(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: upstreams.config.hash.clone(),
         mirror: MirrorReport { state: "Unknown".to_owned(), ..MirrorReport::default() },
-        store: StoreReport {
-            state: "Ready".to_owned(),
+        store: usage.map_or_else(silent_store, |usage| StoreReport {
+            state: usage.state.as_str().to_owned(),
             used_bytes: usage.used,
             capacity_bytes: usage.capacity,
             free_bytes: usage.free,
             blobs: usage.blobs,
-        },
+        }),
         upstreams: by_host,
     })
     .into_response()
@@ -189,28 +179,17 @@ impl Admin {
         Err((StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response())
     }
 
-    async fn measure(&self) -> StoreUsage {
-        let mut measured = self.measured.lock().await;
-        if let Some((at, usage)) = *measured
-            && at.elapsed() < MEASURED_FOR
-        {
-            return usage;
-        }
+    /// How full the store is; `None` if the disk does not say so in time.
+    async fn measure(&self) -> Option<StoreUsage> {
         let store = self.store.clone();
-        let usage = match tokio::task::spawn_blocking(move || store.measure()).await {
-            Ok(Ok(usage)) => usage,
-            Ok(Err(error)) => {
-                self.metrics.store_errors.inc();
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the store cannot be measured"
-                );
-                StoreUsage::default()
+        let measuring = tokio::task::spawn_blocking(move || store.measure());
+        match tokio::time::timeout(MEASURED_WITHIN, measuring).await {
+            Ok(measured) => measured.ok(),
+            Err(_) => {
+                self.store.fell_silent();
+                None
             }
-            Err(_) => StoreUsage::default(),
-        };
-        *measured = Some((Instant::now(), usage));
-        usage
+        }
     }
 
     fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {
@@ -232,6 +211,11 @@ impl Admin {
             bytes_fetched: self.metrics.fetched(host).get(),
         }
     }
+}
+
+/// The report of a store whose disk does not answer.
+fn silent_store() -> StoreReport {
+    StoreReport { state: StoreState::Failing.as_str().to_owned(), ..StoreReport::default() }
 }
 
 fn cut(text: &str) -> String {

@@ -1,18 +1,55 @@
 //! Stored content.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+use std::{fs::File, io, path::Path, sync::Arc, time::Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::{Store, StoreError, at, files, trust::Stamp};
+use super::{
+    Store, StoreError,
+    disk::Disk,
+    ledger::{BlobRecord, Pin},
+    trust::{Stamp, allocated},
+};
 use crate::oci::Digest;
 
-/// A stored blob, open for reading. It stays readable when the file is unlinked.
+/// The bytes of a stored blob or an unfinished download. Nothing gives it up while this lives, and
+/// it stays readable when the file is unlinked.
+#[derive(Clone, Debug)]
+pub struct Content(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    disk: Disk,
+    _pin: Pin,
+}
+
+impl Content {
+    pub(super) fn new(file: File, disk: Disk, pin: Pin) -> Self {
+        Self(Arc::new(Open { file, disk, _pin: pin }))
+    }
+
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file. Blocks.
+    pub fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        self.0.disk.read_at(&self.0.file, offset, len)
+    }
+
+    /// Has the next reads see the disk rather than the kernel's memory of it.
+    pub fn drop_cached(&self) {
+        Disk::drop_cached(&self.0.file);
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.0.file
+    }
+}
+
+/// A stored blob, open for reading.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    /// The open file; read it with [`read_at`].
-    pub file: Arc<File>,
-    /// Bytes.
+    /// Its bytes.
+    pub content: Content,
+    /// How many.
     pub size: u64,
     /// Whether it is provably the file that was verified. If not, hash it before or while sending.
     pub trusted: bool,
@@ -25,106 +62,176 @@ const KEPT_IN_QUARANTINE: usize = 8;
 impl Store {
     /// Opens a stored blob, `None` if it is not stored.
     pub fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
-        if self.trust.is_condemned(digest) {
+        self.check_readable()?;
+        // Before the look: what is pinned is not given up.
+        let pin = self.ledger.pin(digest);
+        if self.ledger.lock().is_barred(digest) {
             return Ok(None);
         }
         let path = self.layout.blob(digest);
-        let Some(file) = files::open_regular(&path)? else {
+        let Some(file) = self.disk.open_regular(&path)? else {
+            // Somebody else removed it.
+            self.ledger.lock().remove(digest);
             return Ok(None);
         };
-        let metadata = at("cannot inspect", &path, file.metadata())?;
+        let metadata = self.disk.metadata(&path, &file)?;
         let stamp = Stamp::of(&metadata);
-        Ok(Some(Blob {
-            file: Arc::new(file),
-            size: metadata.len(),
-            trusted: self.trust.covers(digest, stamp),
-            stamp,
-        }))
+        let earlier = self.recollect(digest);
+        let mut ledger = self.ledger.lock();
+        if !ledger.has(digest) {
+            // The walk at start has not come to it yet.
+            let record = earlier.unwrap_or_default();
+            ledger.insert(digest, allocated(&metadata), record, Some(Instant::now()));
+        }
+        let trusted = ledger.stamp(digest) == Some(stamp);
+        drop(ledger);
+        let content = Content::new(file, self.disk.clone(), pin);
+        Ok(Some(Blob { content, size: metadata.len(), trusted, stamp }))
     }
 
     /// Records that the whole of `blob` was hashed and is what its name says.
     pub fn trust(&self, digest: &Digest, blob: &Blob) {
-        self.trust.record(digest, blob.stamp);
+        self.ledger.lock().set_stamp(digest, Some(blob.stamp));
     }
 
-    /// Stores content that is already verified, such as a manifest.
-    pub fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.layout.blob(digest);
-        files::write_atomically(&self.layout.partials(), &path, bytes)?;
-        self.record_stored(digest, &path)
-    }
-
-    pub(super) fn record_stored(&self, digest: &Digest, path: &PathBuf) -> Result<(), StoreError> {
-        // The rename itself moved the ctime, so the stamp is taken after it.
-        let metadata = at("cannot inspect", path, std::fs::symlink_metadata(path))?;
-        self.trust.record(digest, Stamp::of(&metadata));
-        Ok(())
+    /// Counts one use, which keeps the blob in the store for longer.
+    pub fn count_use(&self, digest: &Digest) {
+        self.ledger.lock().use_once(digest, Instant::now());
     }
 
     /// Has the blob hashed again before it is served the next time.
     pub fn distrust(&self, digest: &Digest) {
-        self.trust.forget(digest);
+        self.ledger.lock().set_stamp(digest, None);
+    }
+
+    /// Stores content that is already verified, such as a manifest.
+    pub fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let stored = self.put_with_room(digest, bytes);
+        self.health.wrote(&stored, Instant::now());
+        stored
+    }
+
+    fn put_with_room(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.wait_until_accounted()?;
+        let admitted = self.admission();
+        let room = self.disk.room(self.layout.root())?;
+        let wanted = (bytes.len() as u64).next_multiple_of(room.block) + room.block;
+        self.make_room(wanted, room)?;
+        self.ledger.lock().take_off(wanted);
+        drop(admitted);
+        let written = self.write_blob(digest, bytes);
+        self.ledger.lock().land(wanted);
+        written
+    }
+
+    fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.layout.blob(digest);
+        let written = self.disk.write_temporary(&self.layout.partials(), &path, bytes)?;
+        let bytes = allocated(&self.disk.metadata(&path, written.as_file())?);
+        let admitted = self.admission();
+        let file = self.disk.persist(written, &path)?;
+        // As with a download: without a stamp it is hashed again, and it is there in any case.
+        let stamp = self.disk.metadata(&path, &file).ok().as_ref().map(Stamp::of);
+        let record = BlobRecord { stamp, ..BlobRecord::default() };
+        self.ledger.lock().insert(digest, bytes, record, Some(Instant::now()));
+        drop(admitted);
+        self.disk.sync_folder(path.parent().unwrap_or(&path))
     }
 
     /// Moves a stored blob that is not what its name says out of the way. If the disk does not
     /// allow that, the file counts as absent all the same.
     pub fn quarantine_blob(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.trust.forget(digest);
-        let moved = self.move_to_quarantine(&self.layout.blob(digest), digest);
-        moved.inspect_err(|_| self.trust.condemn(digest))
+        self.distrust(digest);
+        let moved = self.move_to_quarantine(&self.layout.blob(digest), digest, true);
+        moved.inspect_err(|_| self.ledger.lock().condemn(digest))
     }
 
     /// Moves a file aside for inspection and bounds the number of files kept so.
     pub(super) fn move_to_quarantine(
         &self,
-        path: &PathBuf,
+        path: &Path,
         digest: &Digest,
+        stored: bool,
     ) -> Result<(), StoreError> {
         let folder = self.layout.quarantine();
         let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
+        let _admitted = self.admission();
+        self.disk.create_folder(&folder)?;
         // The folder is trimmed below, so one of the first names is free.
         let target = (0..=KEPT_IN_QUARANTINE)
             .map(|number| folder.join(format!("{name}.{number}")))
             .find(|target| !target.exists());
         match target {
-            Some(target) => match std::fs::rename(path, target) {
-                // Another request was faster.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                result => at("cannot move to quarantine", path, result)?,
-            },
-            None => files::remove(path)?,
+            // If it is not there, another request was faster.
+            Some(target) => self.disk.rename(path, &target).map(drop)?,
+            None => self.disk.remove(path)?,
         }
-        self.trim_quarantine()
+        let mut ledger = self.ledger.lock();
+        if stored {
+            ledger.remove(digest);
+        } else {
+            ledger.unbook(digest);
+        }
+        drop(ledger);
+        self.trim_quarantine(KEPT_IN_QUARANTINE)
     }
 
-    fn trim_quarantine(&self) -> Result<(), StoreError> {
+    /// Keeps the newest `kept` files and adds up what they occupy.
+    pub(super) fn trim_quarantine(&self, kept: usize) -> Result<(), StoreError> {
         let folder = self.layout.quarantine();
         let mut files = Vec::new();
-        for entry in at("cannot list", &folder, std::fs::read_dir(&folder))? {
-            let path = at("cannot list", &folder, entry)?.path();
-            // One that is gone was removed by another request.
-            if let Ok(modified) = path.metadata().and_then(|metadata| metadata.modified()) {
-                files.push((modified, path));
+        for name in self.disk.names(&folder)? {
+            let path = folder.join(name);
+            // One that is gone was removed by somebody else.
+            if let Ok(metadata) = path.symlink_metadata()
+                && let Ok(modified) = metadata.modified()
+            {
+                files.push((modified, path, allocated(&metadata)));
             }
         }
         files.sort();
-        let surplus = files.len().saturating_sub(KEPT_IN_QUARANTINE);
-        files.iter().take(surplus).try_for_each(|(_, path)| super::files::remove(path))
-    }
-}
-
-/// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
-pub fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
-    let mut buffer = BytesMut::zeroed(len);
-    let mut filled = 0;
-    while filled < len {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let surplus = files.len().saturating_sub(kept);
+        for (_, path, _) in &files[..surplus] {
+            self.disk.remove(path)?;
         }
+        let bytes = files[surplus..].iter().map(|(_, _, bytes)| bytes).sum();
+        self.ledger.lock().set_quarantine(bytes);
+        Ok(())
     }
-    buffer.truncate(filled);
-    Ok(buffer.freeze())
+
+    /// Hashes a stored blob, reading the disk itself; `pace` is called after every MiB and ends the
+    /// check by returning false. `None`: it is not stored any more, or the check was ended.
+    pub fn is_intact(
+        &self,
+        digest: &Digest,
+        pace: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<bool>, StoreError> {
+        const STEP: usize = 1 << 20;
+        self.check_readable()?;
+        let path = self.layout.blob(digest);
+        // Without a pin: a check is not a use.
+        let Some(file) = self.disk.open_regular(&path)? else {
+            return Ok(None);
+        };
+        let size = self.disk.metadata(&path, &file)?.len();
+        Disk::drop_cached(&file);
+        let mut hasher = crate::oci::Hasher::new(digest.algorithm());
+        let mut offset = 0;
+        while offset < size {
+            let bytes = match self.disk.read_at(&file, offset, STEP) {
+                Ok(bytes) if !bytes.is_empty() => bytes,
+                Ok(_) => return Ok(Some(false)),
+                // A sector that cannot be read is damage too, but not if the disk is gone.
+                Err(_) => return self.disk.room(self.layout.root()).map(|_| Some(false)),
+            };
+            hasher.update(&bytes);
+            offset += bytes.len() as u64;
+            if !pace(bytes.len() as u64) {
+                return Ok(None);
+            }
+        }
+        Disk::drop_cached(&file);
+        Ok(Some(hasher.finish() == *digest))
+    }
 }

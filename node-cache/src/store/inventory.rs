@@ -1,29 +1,14 @@
-//! Walking the store: what is there and how large it is.
+//! The catalog: which images are stored and how they are used.
 
-use std::{
-    collections::HashSet, fs, os::unix::fs::MetadataExt, path::Path, sync::atomic::Ordering,
-};
+use std::{collections::HashSet, path::Path};
 
 use serde::Serialize;
 
-use super::{Store, StoreError, at};
+use super::{Store, StoreError, error::at};
 use crate::oci::{Digest, Repository, Tag, UpstreamHost, manifest};
 
 /// Manifests and blobs that are added up for one image; the largest in use have some 200.
 const MAX_PARTS: usize = 1_000;
-
-/// How full the store is, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreUsage {
-    /// Allocated by blobs, unfinished downloads and quarantine.
-    pub used: u64,
-    /// The configured bound.
-    pub capacity: u64,
-    /// Free on the file system for an unprivileged user.
-    pub free: u64,
-    /// Stored blobs, manifests included.
-    pub blobs: u64,
-}
 
 /// One image of the catalog: a tag and what it points to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +25,7 @@ pub struct CatalogEntry {
     /// Bytes of the stored content that belongs to the tag's manifest: the manifest, and the
     /// configuration and layers it names, as far as they are stored.
     pub size: u64,
-    /// Manifest requests since the process started.
+    /// Manifest requests, also those to earlier processes.
     pub pulls: u64,
     /// Last of them, RFC 3339; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,26 +35,11 @@ pub struct CatalogEntry {
 }
 
 impl Store {
-    /// Adds up the files. Reads one folder after the other; costs about 10 us per blob.
-    pub fn measure(&self) -> Result<StoreUsage, StoreError> {
-        let mut usage =
-            StoreUsage { capacity: self.capacity.load(Ordering::Relaxed), ..StoreUsage::default() };
-        let mut blobs = 0;
-        usage.used += allocated(&self.layout.blobs(), &mut blobs)?;
-        usage.blobs = blobs;
-        usage.used += allocated(&self.layout.partials(), &mut 0)?;
-        usage.used += allocated(&self.layout.quarantine(), &mut 0)?;
-        let root = self.layout.root();
-        let disk = at("cannot inspect", root, rustix::fs::statvfs(root).map_err(Into::into))?;
-        usage.free = disk.f_bavail * disk.f_frsize;
-        Ok(usage)
-    }
-
     /// Every tag that is on record, sorted by upstream, repository and tag, at most `limit`.
     pub fn catalog(&self, limit: usize) -> Result<Vec<CatalogEntry>, StoreError> {
         let mut entries = Vec::new();
         let repos = self.layout.repos();
-        for host in names(&repos)? {
+        for host in self.disk.names(&repos)? {
             let Ok(upstream) = host.parse::<UpstreamHost>() else {
                 continue;
             };
@@ -86,7 +56,7 @@ impl Store {
         limit: usize,
         entries: &mut Vec<CatalogEntry>,
     ) -> Result<(), StoreError> {
-        for name in names(folder)? {
+        for name in self.disk.names(folder)? {
             if entries.len() >= limit {
                 return Ok(());
             }
@@ -96,7 +66,7 @@ impl Store {
                     let Ok(repository) = path.parse::<Repository>() else {
                         continue;
                     };
-                    for tag in names(&folder.join("_tags"))? {
+                    for tag in self.disk.names(&folder.join("_tags"))? {
                         if entries.len() >= limit {
                             return Ok(());
                         }
@@ -148,69 +118,28 @@ impl Store {
         if seen.len() >= MAX_PARTS || !seen.insert(digest.clone()) {
             return Ok(0);
         }
-        let Some(blob) = self.blob(digest)? else {
+        let path = self.layout.blob(digest);
+        // Without a pin: listing is not using.
+        let Some(file) = self.disk.open_regular(&path)? else {
             return Ok(0);
         };
-        if blob.size > manifest::MAX_SIZE as u64 {
-            return Ok(blob.size);
+        let length = self.disk.metadata(&path, &file)?.len();
+        if length > manifest::MAX_SIZE as u64 {
+            return Ok(length);
         }
-        let len = usize::try_from(blob.size).unwrap_or(usize::MAX);
-        let bytes =
-            at("cannot read", &self.layout.blob(digest), super::read_at(&blob.file, 0, len))?;
+        let len = usize::try_from(length).unwrap_or(usize::MAX);
+        let bytes = at("cannot read", &path, self.disk.read_at(&file, 0, len))?;
         let children = manifest::children(&bytes);
-        let mut size = blob.size;
+        let mut size = length;
         for manifest in &children.manifests {
             size += self.image_size(manifest, seen)?;
         }
         for blob in children.blobs {
             if seen.len() < MAX_PARTS && !seen.contains(&blob) {
-                size += self.blob(&blob)?.map_or(0, |blob| blob.size);
+                size += self.layout.blob(&blob).symlink_metadata().map_or(0, |found| found.len());
                 seen.insert(blob);
             }
         }
         Ok(size)
     }
-}
-
-/// Names in a folder, sorted; none if it is not there. Names that are not text are not ours.
-fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(Vec::new());
-        }
-        entries => at("cannot list", folder, entries)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        if let Ok(name) = at("cannot list", folder, entry)?.file_name().into_string() {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// Allocated bytes of all files below, which are counted in `files`.
-fn allocated(folder: &Path, files: &mut u64) -> Result<u64, StoreError> {
-    /// The unit of `st_blocks`, whatever the file system's block size (stat(2)).
-    const BLOCK: u64 = 512;
-    let mut bytes = 0;
-    for name in names(folder)? {
-        let path = folder.join(name);
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => bytes += allocated(&path, files)?,
-            Ok(metadata) => {
-                *files += 1;
-                bytes += metadata.blocks() * BLOCK;
-            }
-            // Gone between listing and looking.
-            Err(_) => {}
-        }
-    }
-    Ok(bytes)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! larder-layout                                   version, and the lock
+//! counters.redb                                   soft state: verified files, uses, pulls
 //! blobs/<alg>/<first 2 hex>/<hex>                 verified content, manifests included
 //! partial/<alg>/<hex>                             bytes of an unfinished download; length = how far
 //! quarantine/<alg>-<hex>.<n>                      content that was not what its name said
@@ -58,6 +59,10 @@ impl Layout {
 
     pub(super) fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
+    }
+
+    pub(super) fn counters(&self) -> PathBuf {
+        self.root.join("counters.redb")
     }
 
     pub(super) fn repos(&self) -> PathBuf {

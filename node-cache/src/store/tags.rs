@@ -1,11 +1,11 @@
 //! Where tags pointed when they were last seen.
 
-use std::io::Read;
+use std::{io::Read, time::Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, at, files};
+use super::{Store, StoreError, error::at};
 use crate::oci::{Digest, Repository, Tag, UpstreamHost};
 
 /// What is known of one tag.
@@ -37,6 +37,8 @@ mod digest_text {
 
 /// A tag record is some 200 bytes; more is not ours.
 const MAX_RECORD: u64 = 4096;
+/// What a tag's file occupies on most file systems.
+const TAG_FILE: u64 = 4096;
 
 impl Store {
     /// The record of a tag. One that cannot be read counts as none: the upstream will be asked.
@@ -46,8 +48,9 @@ impl Store {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Option<TagRecord>, StoreError> {
+        self.check_readable()?;
         let path = self.layout.tag(host, repository, tag);
-        let Some(file) = files::open_regular(&path)? else {
+        let Some(file) = self.disk.open_regular(&path)? else {
             return Ok(None);
         };
         let mut text = Vec::new();
@@ -63,9 +66,16 @@ impl Store {
         tag: &Tag,
         record: &TagRecord,
     ) -> Result<(), StoreError> {
+        self.check_writable()?;
         let path = self.layout.tag(host, repository, tag);
         let text = serde_json::to_vec(record).unwrap_or_default();
-        files::write_atomically(&self.layout.partials(), &path, &text)
+        let known = path.is_file();
+        let written = self.disk.write_atomically(&self.layout.partials(), &path, &text);
+        self.health.wrote(&written, Instant::now());
+        if written.is_ok() && !known {
+            self.ledger.lock().add_metadata(TAG_FILE);
+        }
+        written
     }
 
     /// Forgets a tag that the upstream no longer has.
@@ -75,6 +85,6 @@ impl Store {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<(), StoreError> {
-        files::remove(&self.layout.tag(host, repository, tag))
+        self.disk.remove(&self.layout.tag(host, repository, tag))
     }
 }

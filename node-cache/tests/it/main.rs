@@ -18,6 +18,7 @@ mod faults;
 mod faulty;
 mod hostile;
 mod larder;
+mod limits;
 mod lists;
 mod names;
 mod process;

@@ -8,7 +8,7 @@ use super::{Download, Downloads, Failure, Listed, Progress, Stage};
 use crate::{
     cache::blocking,
     oci::{Digest, Hasher},
-    store::{Blob, read_at},
+    store::Blob,
 };
 
 impl Downloads {
@@ -21,7 +21,7 @@ impl Downloads {
         let download = Arc::new(Download::new(None));
         download.progress.send_modify(|progress| {
             progress.total = Some(blob.size);
-            progress.file = Some(blob.file.clone());
+            progress.content = Some(blob.content.clone());
             progress.stage = Stage::Streaming;
         });
         active.insert(digest.clone(), download.clone());
@@ -67,7 +67,7 @@ fn hash_stored(blob: &Blob, digest: &Digest, progress: &watch::Sender<Progress>)
     let mut hasher = Hasher::new(digest.algorithm());
     let mut offset = 0;
     while offset < blob.size {
-        match read_at(&blob.file, offset, STEP) {
+        match blob.content.read_at(offset, STEP) {
             Ok(bytes) if !bytes.is_empty() => {
                 hasher.update(&bytes);
                 offset += bytes.len() as u64;

@@ -1,5 +1,7 @@
 //! Where a download's bytes go: the file, the hash, and the frontier that readers follow.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -7,7 +9,7 @@ use super::BATCH;
 use crate::{
     cache::download::Progress,
     oci::Hasher,
-    store::{Partial, StoreError},
+    store::{Partial, Store, StoreError},
 };
 
 /// Steps in which a download of unknown length reserves space.
@@ -15,6 +17,7 @@ const RESERVE_STEP: u64 = 64 << 20;
 
 /// The file, the hash and the frontier. It moves to the blocking pool and back with every batch.
 pub(super) struct Sink {
+    pub(super) store: Arc<Store>,
     pub(super) partial: Partial,
     pub(super) hasher: Hasher,
     pub(super) frontier: u64,
@@ -43,7 +46,7 @@ impl Sink {
             let end = self.frontier + bytes.len() as u64;
             if self.progress.borrow().total.is_none() && end > self.reserved {
                 self.reserved = end.next_multiple_of(RESERVE_STEP);
-                self.partial.reserve(self.reserved)?;
+                self.store.reserve(&self.partial, self.reserved)?;
             }
             self.partial.write_at(self.frontier, bytes)?;
             self.hasher.update(bytes);

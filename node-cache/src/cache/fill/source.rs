@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::Fill;
 use crate::{
-    cache::download::Failure,
+    cache::{Place, download::Failure},
     config::Identity,
+    oci::Digest,
     upstream::{Request, Response, Target, UpstreamError},
 };
 
@@ -18,16 +18,23 @@ const FRUITLESS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// An upstream's answer, positioned at the frontier.
-pub(super) struct Source {
-    pub(super) response: Response,
-    pub(super) total: Option<u64>,
+pub(in crate::cache) struct Source {
+    pub(in crate::cache) response: Response,
+    pub(in crate::cache) total: Option<u64>,
     /// Bytes to throw away first: the upstream ignored the range.
-    pub(super) skip: u64,
+    pub(in crate::cache) skip: u64,
 }
 
-impl Fill {
+/// A blob at its upstream.
+#[derive(Clone, Debug)]
+pub(in crate::cache) struct Origin {
+    pub(in crate::cache) place: Place,
+    pub(in crate::cache) digest: Digest,
+}
+
+impl Origin {
     /// Asks for the bytes from `from` on.
-    pub(super) async fn connect(
+    pub(in crate::cache) async fn connect(
         &self,
         from: u64,
         endpoint: usize,
@@ -76,7 +83,7 @@ impl Fill {
 
     /// Replaces a broken connection, before `deadline`.
     /// `Err(None)` means that no endpoint could take over in time.
-    pub(super) async fn resume(
+    pub(in crate::cache) async fn resume(
         &self,
         frontier: u64,
         total: Option<u64>,

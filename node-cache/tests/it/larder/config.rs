@@ -70,11 +70,18 @@ impl Upstream {
 pub struct NodeConfig {
     upstreams: Vec<Upstream>,
     report_token: Option<String>,
+    capacity: String,
 }
 
 impl NodeConfig {
     pub fn new(upstreams: impl IntoIterator<Item = Upstream>) -> Self {
-        Self { upstreams: upstreams.into_iter().collect(), report_token: None }
+        let upstreams = upstreams.into_iter().collect();
+        Self { upstreams, report_token: None, capacity: "1Gi".to_owned() }
+    }
+
+    pub fn capacity(mut self, capacity: &str) -> Self {
+        capacity.clone_into(&mut self.capacity);
+        self
     }
 
     pub fn report_token(mut self, token: &str) -> Self {
@@ -95,7 +102,7 @@ impl NodeConfig {
         let mut document = json!({
             "apiVersion": "node.larder.dev/v1alpha1",
             "kind": "NodeConfig",
-            "storage": {"path": store, "capacity": "1Gi", "minFree": "16Mi"},
+            "storage": {"path": store, "capacity": self.capacity, "minFree": "16Mi"},
             "upstreams": upstreams,
         });
         if self.report_token.is_some() {

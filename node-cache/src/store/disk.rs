@@ -1,0 +1,294 @@
+//! The one layer through which the store touches the disk. What it does is the same whatever the
+//! file means, and every call can be made to fail in tests.
+
+#[cfg(test)]
+pub(crate) mod faults;
+
+use std::{
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use bytes::{Bytes, BytesMut};
+use rustix::fs::{FallocateFlags, OFlags};
+use tempfile::NamedTempFile;
+
+use super::error::{StoreError, at};
+
+/// Group may read: the configurator shares the group and reads, never writes.
+const FOLDER_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
+
+#[expect(clippy::cast_possible_wrap, reason = "the flags are small positive bits")]
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
+/// A FIFO without a writer must not hang the open.
+#[expect(clippy::cast_possible_wrap, reason = "the flags are small positive bits")]
+const LOOK_ONLY: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()) as i32;
+
+/// The disk that a store is on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Disk {
+    #[cfg(test)]
+    pub(super) faults: faults::Faults,
+}
+
+/// The room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Bytes in all.
+    pub(super) size: u64,
+    /// Bytes free for an unprivileged user.
+    pub(super) free: u64,
+    /// Bytes of its smallest allocation.
+    pub(super) block: u64,
+    /// Whether at least a twentieth of its inodes is free, which is where the kubelet begins to
+    /// evict pods; true where there is no such number.
+    pub(super) inodes_left: bool,
+}
+
+impl Disk {
+    /// Every operation passes here first.
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests inject faults here")]
+    fn gate(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn gate(&self) -> io::Result<()> {
+        self.faults.pass()
+    }
+
+    pub(super) fn create_folder(&self, path: &Path) -> Result<(), StoreError> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let create = || DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path);
+        at("cannot create", path, self.gate().and_then(|()| create()))
+    }
+
+    /// Opens for reading and writing, creating it and its folder; never through a symbolic link.
+    pub(super) fn open_or_create(&self, path: &Path) -> Result<File, StoreError> {
+        let open = || {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).mode(FILE_MODE).custom_flags(LOOK_ONLY);
+            self.gate()?;
+            options.open(path)
+        };
+        let file = match open() {
+            // Somebody removed the folder, perhaps the whole store.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_folder(path.parent().unwrap_or(path))?;
+                at("cannot open", path, open())?
+            }
+            result => at("cannot open", path, result)?,
+        };
+        check_regular(path, &file)?;
+        Ok(file)
+    }
+
+    /// Opens a regular file for reading, `None` if there is none. Anything else under that name (a
+    /// link, a FIFO, a device: T10) is an error.
+    pub(super) fn open_regular(&self, path: &Path) -> Result<Option<File>, StoreError> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(LOOK_ONLY);
+        let file = match self.gate().and_then(|()| options.open(path)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return at("cannot open", path, Err(error)),
+        };
+        check_regular(path, &file)?;
+        Ok(Some(file))
+    }
+
+    /// Opens for reading and writing what is there, taking it for a lock.
+    pub(super) fn open_lock(&self, path: &Path) -> Result<File, StoreError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(FILE_MODE).custom_flags(NO_FOLLOW);
+        at("cannot open", path, self.gate().and_then(|()| options.open(path)))
+    }
+
+    pub(super) fn metadata(&self, path: &Path, file: &File) -> Result<Metadata, StoreError> {
+        at("cannot inspect", path, self.gate().and_then(|()| file.metadata()))
+    }
+
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    pub(super) fn read_at(&self, file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut buffer = BytesMut::zeroed(len);
+        let mut filled = 0;
+        while filled < len {
+            self.gate()?;
+            match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer.freeze())
+    }
+
+    pub(super) fn write_at(
+        &self,
+        path: &Path,
+        file: &File,
+        mut offset: u64,
+        mut bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let written = self.write_some(file, offset, bytes);
+            match written {
+                Ok(0) => return at("cannot write", path, Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    offset += count as u64;
+                    bytes = &bytes[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return at("cannot write", path, Err(error)),
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests inject faults here")]
+    fn write_some(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+
+    #[cfg(test)]
+    fn write_some(&self, file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let allowed = self.faults.pass_write(bytes.len())?;
+        file.write_at(&bytes[..allowed], offset)
+    }
+
+    /// Reserves space for the first `len` bytes without changing the length.
+    pub(super) fn reserve(&self, path: &Path, file: &File, len: u64) -> Result<(), StoreError> {
+        if len == 0 {
+            return Ok(());
+        }
+        at("cannot reserve space for", path, self.gate())?;
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
+            // The file system cannot reserve; the writes themselves will tell.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            result => at("cannot reserve space for", path, result.map_err(Into::into)),
+        }
+    }
+
+    pub(super) fn set_len(&self, path: &Path, file: &File, len: u64) -> Result<(), StoreError> {
+        at("cannot set the length of", path, self.gate().and_then(|()| file.set_len(len)))
+    }
+
+    pub(super) fn sync(&self, path: &Path, file: &File) -> Result<(), StoreError> {
+        at("cannot sync", path, self.gate().and_then(|()| file.sync_all()))
+    }
+
+    pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        let sync = || File::open(folder).and_then(|file| file.sync_all());
+        at("cannot sync", folder, self.gate().and_then(|()| sync()))
+    }
+
+    /// `false` if there is nothing under the old name.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<bool, StoreError> {
+        match self.gate().and_then(|()| fs::rename(from, to)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            result => at("cannot rename to", to, result).map(|()| true),
+        }
+    }
+
+    /// Removes a file; that it is not there is fine.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match self.gate().and_then(|()| fs::remove_file(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => at("cannot remove", path, result),
+        }
+    }
+
+    /// Names in a folder, sorted; none if it is not there. Names that are not text are not ours.
+    pub(super) fn names(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
+        let entries = match self.gate().and_then(|()| fs::read_dir(folder)) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(Vec::new());
+            }
+            entries => at("cannot list", folder, entries)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            if let Ok(name) = at("cannot list", folder, entry)?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The first half of writing a whole file so that either all of it or nothing is there,
+    /// whatever happens when: a temporary file in `scratch`, on the same file system, synced.
+    pub(super) fn write_temporary(
+        &self,
+        scratch: &Path,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<NamedTempFile, StoreError> {
+        self.create_folder(path.parent().unwrap_or(scratch))?;
+        self.create_folder(scratch)?;
+        let made = self.gate().and_then(|()| NamedTempFile::new_in(scratch));
+        let file = at("cannot create a file in", scratch, made)?;
+        self.write_at(path, file.as_file(), 0, bytes)?;
+        let mode = fs::Permissions::from_mode(FILE_MODE);
+        at("cannot set the mode of", path, file.as_file().set_permissions(mode))?;
+        self.sync(path, file.as_file())?;
+        Ok(file)
+    }
+
+    /// The second half: it gets its name. The folder is to be synced after that.
+    pub(super) fn persist(&self, file: NamedTempFile, path: &Path) -> Result<File, StoreError> {
+        let named = self.gate().and_then(|()| file.persist(path).map_err(|error| error.error));
+        at("cannot rename to", path, named)
+    }
+
+    /// Both halves and the sync.
+    pub(super) fn write_atomically(
+        &self,
+        scratch: &Path,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let file = self.write_temporary(scratch, path, bytes)?;
+        self.persist(file, path)?;
+        self.sync_folder(path.parent().unwrap_or(scratch))
+    }
+
+    pub(super) fn room(&self, folder: &Path) -> Result<Room, StoreError> {
+        let looked = self.gate().and_then(|()| Ok(rustix::fs::statvfs(folder)?));
+        let disk = at("cannot inspect", folder, looked)?;
+        Ok(Room {
+            size: disk.f_blocks * disk.f_frsize,
+            free: disk.f_bavail * disk.f_frsize,
+            block: disk.f_frsize.max(512),
+            inodes_left: disk.f_files == 0 || disk.f_favail >= disk.f_files / 20,
+        })
+    }
+
+    /// Lets the kernel forget what it has in memory of a file, so that the next read sees the disk.
+    pub(super) fn drop_cached(file: &File) {
+        // Advice: that it is not taken costs nothing but the freshness of the look.
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+}
+
+fn check_regular(path: &Path, file: &File) -> Result<(), StoreError> {
+    if at("cannot inspect", path, file.metadata())?.is_file() {
+        return Ok(());
+    }
+    let problem = "is not a regular file; remove it".to_owned();
+    Err(StoreError::Unsafe { path: PathBuf::from(path), problem })
+}

@@ -1,0 +1,202 @@
+//! Taking the folder for this process, and going without it while that cannot be done.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, Write},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use rustix::fs::FlockOperation;
+
+use super::{
+    Store, StoreError, StoreState,
+    counters::{Changes, Counters, Remembered},
+    error::{Class, at},
+    layout,
+};
+use crate::oci::Algorithm;
+
+impl Store {
+    /// Takes the folder, if this process does not have it: at start, when it was read-only or in
+    /// use, and after somebody removed it underneath. Creates what is missing. Leftovers of
+    /// unfinished writes are removed; unfinished downloads are kept, they will be resumed.
+    /// Returns whether it was taken just now.
+    pub fn attach(&self) -> Result<bool, StoreError> {
+        if self.is_attached() {
+            return Ok(false);
+        }
+        let attached = self.take_folder();
+        *self.detached() = match &attached {
+            Ok(_) => None,
+            Err(error) => Some(match (error, error.class()) {
+                (StoreError::Locked { .. }, _) => StoreState::Locked,
+                (_, Class::ReadOnly) => StoreState::ReadOnly,
+                (_, Class::Full) => StoreState::Full,
+                _ => StoreState::Failing,
+            }),
+        };
+        *self.lock() = Some(attached?);
+        self.open_counters();
+        Ok(true)
+    }
+
+    /// Whether the folder that this process has is still the one under that name.
+    fn is_attached(&self) -> bool {
+        let held = self.lock().as_ref().and_then(|file| file.metadata().ok());
+        let found = fs::symlink_metadata(self.layout.version()).ok();
+        match (held, found) {
+            (Some(held), Some(found)) => held.ino() == found.ino() && held.dev() == found.dev(),
+            _ => false,
+        }
+    }
+
+    fn take_folder(&self) -> Result<File, StoreError> {
+        let (layout, disk) = (&self.layout, &self.disk);
+        let root = layout.root();
+        disk.create_folder(root)?;
+        check_root(root)?;
+        self.check_version()?;
+        let path = layout.version();
+        let mut lock = disk.open_lock(&path)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked { path: root.to_owned() });
+            }
+            Err(error) => return at("cannot lock", &path, Err(error.into())),
+        }
+        // A crash between creation and the first write leaves it empty.
+        if at("cannot inspect", &path, lock.metadata())?.len() == 0 {
+            let written = lock.rewind().and_then(|()| lock.write_all(layout::VERSION.as_bytes()));
+            at("cannot write", &path, written)?;
+            disk.sync(&path, &lock)?;
+        }
+        for folder in layout.fixed_folders() {
+            disk.create_folder(&folder)?;
+        }
+        self.sweep_temporary(&layout.partials())?;
+        for algorithm in Algorithm::ALL {
+            self.trim_reserved(&layout.partials().join(algorithm.name()))?;
+        }
+        Ok(lock)
+    }
+
+    /// Refuses a folder that another version wrote, which also may be read by nobody else.
+    fn check_version(&self) -> Result<(), StoreError> {
+        const ENOUGH: u64 = 64;
+        let path = self.layout.version();
+        let Some(file) = self.disk.open_regular(&path)? else {
+            return Ok(());
+        };
+        let mut found = String::new();
+        at("cannot read", &path, file.take(ENOUGH).read_to_string(&mut found))?;
+        if found.is_empty() || found == layout::VERSION {
+            return Ok(());
+        }
+        Err(StoreError::Version { path, found: found.trim_end().to_owned() })
+    }
+
+    /// Removes what a killed process was writing atomically.
+    fn sweep_temporary(&self, folder: &Path) -> Result<(), StoreError> {
+        for name in self.disk.names(folder)? {
+            let path = folder.join(name);
+            if path.is_file() {
+                self.disk.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what a killed process had reserved beyond the bytes it wrote.
+    fn trim_reserved(&self, folder: &Path) -> Result<(), StoreError> {
+        for name in self.disk.names(folder)? {
+            let path = folder.join(name);
+            if let Ok(Some(_)) = self.disk.open_regular(&path) {
+                let file = self.disk.open_or_create(&path)?;
+                let length = self.disk.metadata(&path, &file)?.len();
+                self.disk.set_len(&path, &file, length)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Soft state: whatever is wrong with it is reported, and it begins anew.
+    fn open_counters(&self) {
+        let path = self.layout.counters();
+        *self.counters() = None;
+        let regular = self.disk.open_regular(&path).map(drop);
+        if let Err(error) = regular {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "counts and trust will not survive a restart");
+            return;
+        }
+        let opened = Counters::open(&path).or_else(|error| {
+            let aside = path.with_extension("redb.bad");
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, path = %path.display(), moved_to = %aside.display(),
+                "the counters cannot be read; they begin anew");
+            // If this fails, so does the next attempt, which says why.
+            let _ = self.disk.rename(&path, &aside);
+            Counters::open(&path)
+        });
+        match opened {
+            Ok((counters, Remembered { blobs, images, scrubbed })) => {
+                *self.remembered() = blobs;
+                self.usage.remember(images);
+                *self.scrubbed() = scrubbed;
+                *self.counters() = Some(counters);
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "counts and trust will not survive a restart");
+            }
+        }
+    }
+
+    /// Writes down what has changed since the last call. What cannot be written now is kept for the
+    /// next time.
+    pub fn write_counters(&self) {
+        let mut counters = self.counters();
+        let Some(open) = counters.as_ref() else {
+            return;
+        };
+        if self.check_writable().is_err() {
+            return;
+        }
+        let changes = Changes {
+            blobs: self.ledger.lock().take_changes(),
+            images: self.usage.take_changes(),
+            scrubbed: self.scrubbed().clone(),
+        };
+        if changes.blobs.is_empty() && changes.images.is_empty() {
+            return;
+        }
+        if let Err(error) = open.write(&changes, jiff::Timestamp::now()) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the counters cannot be written; they are opened again");
+            self.ledger.lock().put_back(changes.blobs.into_iter().map(|(digest, _)| digest));
+            self.usage.put_back(changes.images.into_iter().map(|(key, _)| key));
+            // After an error of the disk a handle of redb refuses everything.
+            *counters = None;
+            *counters = Counters::open(&self.layout.counters()).ok().map(|(open, _)| open);
+        }
+    }
+}
+
+fn check_root(root: &Path) -> Result<(), StoreError> {
+    let metadata = at("cannot inspect", root, fs::symlink_metadata(root))?;
+    let wrong = |problem: &str| {
+        Err(StoreError::Unsafe { path: root.to_owned(), problem: problem.to_owned() })
+    };
+    if !metadata.is_dir() {
+        return wrong("is not a folder (a symbolic link is not followed); name the folder itself");
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return wrong("belongs to another user; chown it to the user that larder-node runs as");
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return wrong("is writable by others; run chmod go-w on it");
+    }
+    Ok(())
+}
