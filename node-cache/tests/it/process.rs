@@ -143,17 +143,24 @@ async fn f19_sigterm_ends_an_idle_process_at_once() {
 }
 
 #[tokio::test]
-async fn f14_a_second_process_on_one_store_refuses_and_says_why() {
-    let story = slow().await;
+async fn f14_a_second_process_on_one_store_passes_through_until_the_first_has_gone() {
+    let mut story = slow().await;
     let config = NodeConfig::new([Upstream::at(HOST, &story.origin)]);
     let mut second = Larder::stopped(&config);
     let folder = story.larder.folder().join("store");
     second.write_config_text(&config.text(&folder));
-    let failed = second.try_start().await.expect_err("two writers of one store");
-    assert!(failed.status.is_some_and(|status| !status.success()), "{:?}", failed.status);
-    assert!(failed.log.contains(folder.to_str().unwrap()), "{}", failed.log);
-    assert!(!failed.log.contains("panicked"), "{}", failed.log);
+    second.start().await;
+    let report = async |larder: &Larder| larder.admin("/report").send().await.json();
+    assert_eq!(report(&second).await["store"]["state"], "Locked");
+    assert!(second.log().text().contains("in use by another process"), "{}", second.log().text());
+    second.get(&story.path).send().await.is_whole(&story.blob.bytes);
     story.larder.get(&story.path).send().await.is_whole(&story.blob.bytes);
+
+    story.larder.terminate();
+    story.larder.ended().await;
+    let taken = eventually(10, async || report(&second).await["store"]["state"] == "Ready").await;
+    assert!(taken, "{}", second.log().text());
+    second.get(&story.path).send().await.is_whole(&story.blob.bytes);
 }
 
 #[tokio::test]
