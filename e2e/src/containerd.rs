@@ -47,6 +47,17 @@ impl fmt::Display for Version {
     }
 }
 
+/// How the registry `config_path` is written in containerd's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigPath {
+    /// Not at all: the release's own default is in force.
+    Missing,
+    /// The folder of [`Containerd::mirror`].
+    Single,
+    /// That folder and another, separated by a colon.
+    Colon,
+}
+
 /// An image that was pulled.
 #[derive(Clone, Debug)]
 pub struct Pulled {
@@ -79,10 +90,20 @@ struct ListedImage {
 impl Containerd {
     /// Starts one without images in `folder`. Answers when this returns.
     pub async fn start(version: Version, folder: &Path) -> Result<Self> {
+        Self::start_with(version, folder, ConfigPath::Single).await
+    }
+
+    /// As [`Containerd::start`], with another `config_path`.
+    pub async fn start_with(
+        version: Version,
+        folder: &Path,
+        config_path: ConfigPath,
+    ) -> Result<Self> {
         for part in ["certs.d", "cni/net.d", "opt", "tmp"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        fs::write(folder.join("config.toml"), configuration(version, folder))?;
+        let text = configuration(version, folder, &config_path_line(folder, config_path));
+        fs::write(folder.join("config.toml"), text)?;
         let programs = tools::built(&format!("{}/containerd", version.tool()))?;
         let mut command = process::command_with_own_mounts(&programs, folder);
         command.args(["--config", "config.toml"]).env("TMPDIR", folder.join("tmp"));
@@ -101,6 +122,16 @@ impl Containerd {
         self.version
     }
 
+    /// Its configuration.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join("config.toml")
+    }
+
+    /// Where [`Containerd::mirror`] writes.
+    pub fn certs_dir(&self) -> PathBuf {
+        self.folder.join("certs.d")
+    }
+
     /// Sends pulls of `host`'s images to `mirror` first; the registry itself stays the fallback.
     /// In force from the next pull on.
     pub fn mirror(&self, host: &str, mirror: SocketAddr) -> Result<()> {
@@ -109,7 +140,7 @@ impl Containerd {
             Some((host, port)) => format!("{host}_{port}_"),
             None => host.to_owned(),
         };
-        let folder = self.folder.join("certs.d").join(name);
+        let folder = self.certs_dir().join(name);
         fs::create_dir_all(&folder)?;
         let text =
             format!("[host.\"http://{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
@@ -187,9 +218,18 @@ fn path_of(command: &Command) -> Option<String> {
     Some(path.to_string_lossy().into_owned())
 }
 
+fn config_path_line(folder: &Path, config_path: ConfigPath) -> String {
+    let folder = folder.display();
+    match config_path {
+        ConfigPath::Missing => String::new(),
+        ConfigPath::Single => format!("config_path = \"{folder}/certs.d\""),
+        ConfigPath::Colon => format!("config_path = \"{folder}/certs.d:{folder}/other.d\""),
+    }
+}
+
 /// Everything below `folder`, nothing elsewhere on the machine: by default containerd makes
 /// /opt/containerd and /etc/cni/net.d, and 2.x listens in /var/run/nri.
-fn configuration(version: Version, folder: &Path) -> String {
+fn configuration(version: Version, folder: &Path, config_path: &str) -> String {
     let folder = folder.display();
     let everywhere = format!(
         r#"root = "{folder}/root"
@@ -208,7 +248,7 @@ state = "{folder}/state"
 {everywhere}[plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "{folder}/certs.d"
+    {config_path}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{folder}/cni/net.d"
@@ -217,7 +257,7 @@ state = "{folder}/state"
         Version::V2_4 => format!(
             r#"version = 3
 {everywhere}[plugins."io.containerd.cri.v1.images".registry]
-  config_path = "{folder}/certs.d"
+  {config_path}
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".cni]

@@ -15,6 +15,7 @@ pub mod app;
 pub mod args;
 pub mod cache;
 pub mod config;
+pub mod containerd;
 pub mod housekeeping;
 pub mod metrics;
 pub mod oci;

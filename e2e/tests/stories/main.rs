@@ -22,6 +22,7 @@ macro_rules! on_every_containerd {
 }
 
 mod clients;
+mod config_path;
 mod conformance;
 mod crash;
 mod crowd;
