@@ -158,13 +158,11 @@ where
     F: FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 {
     let looked_at = store.clone();
-    match tokio::time::timeout(LOOK, blocking(move || operation(&looked_at))).await {
-        Ok(result) => result,
-        Err(_) => {
-            store.fell_silent();
-            Err(StoreError::Silent)
-        }
-    }
+    let look = tokio::time::timeout(LOOK, blocking(move || operation(&looked_at)));
+    look.await.unwrap_or_else(|_| {
+        store.fell_silent();
+        Err(StoreError::Silent)
+    })
 }
 
 /// Runs a blocking operation on the store off the asynchronous threads.

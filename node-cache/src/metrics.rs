@@ -131,12 +131,7 @@ pub struct Metrics {
 impl Metrics {
     /// Creates every metric in `registry`, which must not have them yet.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let build = IntGauge::with_opts(
-            Opts::new("larder_node_build_info", "Constant 1, labelled with the version.")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
-        )?;
-        build.set(1);
-        add(registry, build)?;
+        build_info(registry)?;
         let upstream: &[&str] = &["upstream"];
         let counters = |name, help, labels| -> Result<IntCounterVec, prometheus::Error> {
             add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
@@ -199,16 +194,7 @@ impl Metrics {
                 "larder_node_evicted_total",
                 "Blobs and unfinished downloads given up to make room.",
             )?,
-            store_state: add(
-                registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "larder_node_store_state",
-                        "1 for the state that the store is in, 0 for the others.",
-                    ),
-                    &["state"],
-                )?,
-            )?,
+            store_state: store_state(registry)?,
             store_free: gauge(
                 "larder_node_store_free_bytes",
                 "Bytes free on the file system of the store.",
@@ -303,6 +289,21 @@ impl Metrics {
     pub fn set_reachable(&self, host: &UpstreamHost, reachable: bool) {
         self.reachable.with_label_values(&[host.as_str()]).set(i64::from(reachable));
     }
+}
+
+fn build_info(registry: &Registry) -> Result<(), prometheus::Error> {
+    let build = IntGauge::with_opts(
+        Opts::new("larder_node_build_info", "Constant 1, labelled with the version.")
+            .const_label("version", env!("CARGO_PKG_VERSION")),
+    )?;
+    build.set(1);
+    add(registry, build).map(drop)
+}
+
+fn store_state(registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
+    let help = "1 for the state that the store is in, 0 for the others.";
+    let opts = Opts::new("larder_node_store_state", help);
+    add(registry, IntGaugeVec::new(opts, &["state"])?)
 }
 
 fn add<C: Collector + Clone + 'static>(

@@ -151,7 +151,7 @@ async fn hash_beginning(
     length: u64,
 ) -> Result<Hasher, Truncated> {
     const STEP: u64 = 1 << 20;
-    let hashed = blocking(move || {
+    let reading = blocking(move || {
         let mut offset = 0;
         while offset < length {
             let step = usize::try_from(STEP.min(length - offset)).unwrap_or(usize::MAX);
@@ -165,8 +165,8 @@ async fn hash_beginning(
         }
         Ok(Some(hasher))
     });
-    let hashed = hashed.await.ok().flatten();
-    hashed.ok_or_else(|| Truncated("the stored beginning cannot be read".to_owned()))
+    let begun = reading.await.ok().flatten();
+    begun.ok_or_else(|| Truncated("the stored beginning cannot be read".to_owned()))
 }
 
 impl Passing {

@@ -86,7 +86,7 @@ version = 2
 /// `containerd config default` of 2.x; what differs from release to release is filled in.
 fn default_2(version: u8, imports: &str, path: &str) -> String {
     format!(
-        r#"version = {version}
+        r"version = {version}
 root = '/var/lib/containerd'
 disabled_plugins = []
 imports = [{imports}]
@@ -109,7 +109,7 @@ imports = [{imports}]
   [plugins.'io.containerd.transfer.v1.local']
     max_concurrent_downloads = 3
     config_path = '/etc/containerd/certs.d'
-"#
+"
     )
 }
 

@@ -183,13 +183,11 @@ impl Admin {
     async fn measure(&self) -> Option<StoreUsage> {
         let store = self.store.clone();
         let measuring = tokio::task::spawn_blocking(move || store.measure());
-        match tokio::time::timeout(MEASURED_WITHIN, measuring).await {
-            Ok(measured) => measured.ok(),
-            Err(_) => {
-                self.store.fell_silent();
-                None
-            }
-        }
+        let Ok(measured) = tokio::time::timeout(MEASURED_WITHIN, measuring).await else {
+            self.store.fell_silent();
+            return None;
+        };
+        measured.ok()
     }
 
     fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {

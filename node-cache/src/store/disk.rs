@@ -240,8 +240,8 @@ impl Disk {
     ) -> Result<NamedTempFile, StoreError> {
         self.create_folder(path.parent().unwrap_or(scratch))?;
         self.create_folder(scratch)?;
-        let made = self.gate().and_then(|()| NamedTempFile::new_in(scratch));
-        let file = at("cannot create a file in", scratch, made)?;
+        let created = self.gate().and_then(|()| NamedTempFile::new_in(scratch));
+        let file = at("cannot create a file in", scratch, created)?;
         self.write_at(path, file.as_file(), 0, bytes)?;
         let mode = fs::Permissions::from_mode(FILE_MODE);
         at("cannot set the mode of", path, file.as_file().set_permissions(mode))?;

@@ -31,6 +31,12 @@ pub enum Scrubbed {
     },
 }
 
+/// The part of `budget` after which `read` of `total` bytes are due.
+fn share(budget: Duration, read: u64, total: u64) -> Duration {
+    let nanos = budget.as_nanos() * u128::from(read.min(total)) / u128::from(total.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 /// Digests that are taken from the ledger at once.
 const BATCH: usize = 256;
 
@@ -72,8 +78,7 @@ impl Scrub {
             for digest in batch {
                 let mut pace = |bytes| {
                     read += bytes;
-                    let share = budget.as_secs_f64() * (read as f64 / total as f64).min(1.0);
-                    self.pause_until(started + Duration::from_secs_f64(share));
+                    self.pause_until(started + share(budget, read, total));
                     !self.stop.is_cancelled()
                 };
                 match self.store.is_intact(&digest, &mut pace) {

@@ -196,44 +196,46 @@ fn trace() -> Vec<(usize, u64)> {
     trace
 }
 
-/// Requests and bytes of the trace that a store of `capacity` answers, with `rank` as the order.
-fn replay(capacity: u64, rank: impl Fn(Rank, u32, u64, usize) -> Rank) -> (f64, f64) {
-    let (mut requests, mut bytes, mut hits, mut hit_bytes) = (0_u32, 0_u64, 0_u32, 0_u64);
+/// Hits of the trace per thousand, of requests and of bytes, in a store of `capacity` with `rank` as
+/// the order.
+fn replay(capacity: u64, rank: impl Fn(Rank, u32, u64, u64) -> Rank) -> (u64, u64) {
+    let (mut asked, mut asked_bytes, mut hits, mut hit_bytes) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut stored: HashMap<usize, (Rank, u32, u64)> = HashMap::new();
     let mut order: BTreeSet<(Rank, usize)> = BTreeSet::new();
-    let (mut used, mut floor) = (0, Rank::default());
-    for (moment, (blob, size)) in trace().into_iter().enumerate() {
-        requests += 1;
-        bytes += size;
+    let (mut occupied, mut floor) = (0, Rank::default());
+    for (blob, size) in trace() {
+        asked += 1;
+        asked_bytes += size;
         let uses = match stored.remove(&blob) {
-            Some((old, uses, _)) => {
+            Some((old, earlier, _)) => {
                 order.remove(&(old, blob));
-                used -= size;
+                occupied -= size;
                 hits += 1;
                 hit_bytes += size;
-                uses + 1
+                earlier + 1
             }
             None => 1,
         };
-        while used + size > capacity {
+        while occupied + size > capacity {
             let (lowest, victim) = order.pop_first().unwrap();
-            used -= stored.remove(&victim).unwrap().2;
+            occupied -= stored.remove(&victim).unwrap().2;
             floor = floor.max(lowest);
         }
-        let new = rank(floor, uses, size, moment);
+        let new = rank(floor, uses, size, asked);
         order.insert((new, blob));
         stored.insert(blob, (new, uses, size));
-        used += size;
+        occupied += size;
     }
-    (f64::from(hits) / f64::from(requests), hit_bytes as f64 / bytes as f64)
+    (hits * 1_000 / asked, hit_bytes * 1_000 / asked_bytes)
 }
 
 #[test]
 fn on_a_replayed_trace_the_order_beats_the_least_recently_used() {
     for gib in [2, 4, 8] {
         let ours = replay(gib << 30, |floor, uses, size, _| Rank::after_use(floor, uses, size));
-        let lru = replay(gib << 30, |_, _, _, moment| Rank::from_stored(moment as u64));
-        let table = format!("{gib} GiB: requests, bytes: ours {ours:.3?}, LRU {lru:.3?}");
+        let lru = replay(gib << 30, |_, _, _, moment| Rank::from_stored(moment));
+        let table =
+            format!("{gib} GiB: hits per thousand requests, bytes: ours {ours:?}, LRU {lru:?}");
         println!("{table}");
         assert!(ours.0 > lru.0 && ours.1 > lru.1, "{table}");
     }
