@@ -14,12 +14,14 @@
 
 mod access;
 mod config;
+mod damage;
 mod faults;
 mod faulty;
 mod hostile;
 mod larder;
 mod lists;
 mod names;
+mod power;
 mod process;
 mod pull;
 mod ranges;
