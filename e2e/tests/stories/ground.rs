@@ -63,8 +63,32 @@ async fn delete_once(shelf: &Shelf, part: &str, seed: u64) -> Result<()> {
     deleted?;
     shelf.remove_all().await?;
     shelf.pull_all().await.context("after the folder was deleted")?;
-    shelf.fetch_all().await.context("after the folder was deleted, from Larder alone")?;
-    shelf.check_full_store().await.context("after the folder was deleted")
+    Ok(())
+}
+
+#[test]
+fn larder_fills_its_folder_again_after_the_blobs_were_deleted() -> Told {
+    crate::told_with(Version::V2_4, async |sandbox, version| {
+        fills_again("blobs", sandbox, version).await
+    })
+}
+
+#[test]
+#[ignore = "partial/<alg> and repos/ are made at start only: 503 for everything until then"]
+fn larder_fills_its_folder_again_after_all_of_it_was_deleted() -> Told {
+    crate::told_with(Version::V2_4, async |sandbox, version| {
+        fills_again("", sandbox, version).await
+    })
+}
+
+/// The upstream gone, Larder alone has it: it was stored anew.
+async fn fills_again(part: &str, sandbox: &Sandbox, version: Version) -> Result<()> {
+    let mut shelf = Shelf::stocked(sandbox, version, Ground::default(), Shape::LOOPBACK).await?;
+    shelf.fetch_all().await?;
+    delete_all(&shelf.larder.store().join(part)).await?;
+    shelf.fetch_all().await.context("after the folder was deleted")?;
+    shelf.registry.stop()?;
+    shelf.fetch_all().await.context("from Larder alone")
 }
 
 /// `rm -rf`, against somebody who may be creating files meanwhile.
@@ -85,7 +109,7 @@ fn f04_pulls_through_a_disk_smaller_than_the_images() -> Told {
 #[test]
 fn f04_pulls_through_a_disk_without_inodes() -> Told {
     crate::told_with(Version::V1_6, async |sandbox, version| {
-        on_a_small_disk("inodes", Format::Ext4WithInodes(256, 64), sandbox, version).await
+        on_a_small_disk("inodes", Format::Ext4WithInodes(64, 64), sandbox, version).await
     })
 }
 

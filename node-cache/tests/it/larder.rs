@@ -238,6 +238,16 @@ impl Larder {
 
 impl Drop for Larder {
     fn drop(&mut self) {
+        // Dead before its folder is removed: what it still writes would keep the folder.
+        if let Some(mut child) = self.child.take() {
+            let _ = child.start_kill();
+            for _ in 0..400 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         if std::thread::panicking() {
             eprintln!("--- the end of the server's log ---\n{}", self.log.tail(60));
         }

@@ -45,7 +45,7 @@ async fn f02_xfs_loses_its_power_while_the_store_is_filled() {
 }
 
 async fn cut_again_and_again(case: &str, format: Format) {
-    let mut soak = Soak::of(case, 12, 150);
+    let mut soak = Soak::of(case, 40, 150);
     let mut bench = Bench::set_up(format).await;
     for (run, seed) in (0_u64..).zip(soak.seeds()) {
         if run > 0 && run.is_multiple_of(RUNS_ON_ONE) {
@@ -133,9 +133,11 @@ impl Bench {
             let without = answer.status == 503;
             ensure!(served || without, "alone, {}: {}", wanted.path, answer.line());
         }
+        // A new process: the breaker of this one waits 5 s after the outage.
+        self.larder.kill().await;
         self.origin.restart().await;
         self.origin.heal(&repository);
-        // The breaker needs its time after the outage: 5 s.
+        self.larder.start().await;
         let calls = content.iter().map(|wanted| self.whole(wanted));
         join_all(calls).await.into_iter().collect::<Result<()>>()?;
 
