@@ -1,7 +1,7 @@
-# Larder's commands. The first two are all that a fresh machine needs: each sets up what it uses.
+# Larder's commands. `demo` and `test` are all that a fresh machine needs: each sets up what it uses.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test soak lint
 
 # Where cargo puts programs.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -23,6 +23,13 @@ test: ## all tests: unit, property, and stories with real containerds and regist
 	@echo '==> Building and running all tests (the first time takes minutes)'
 	@cargo test --workspace --no-fail-fast
 
+soak: ## crashes, power cuts and damage at full length (root, an hour); CASE=power for one of: kill power damage deleted disk clock hang
+	@echo '==> Tools of the tests'
+	@e2e/setup.sh
+	@echo '==> Building (the first time takes minutes)'
+	@cargo test --quiet --workspace --no-run
+	@e2e/soak.sh $(CASE)
+
 lint: ## formatting, clippy, documentation, and the Go and shell sources of e2e
 	@e2e/setup.sh cri
 	cargo fmt --all --check
@@ -30,4 +37,4 @@ lint: ## formatting, clippy, documentation, and the Go and shell sources of e2e
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 	cd e2e/tools/cri && go vet .
 	@echo 'gofmt -l e2e/tools'; unformatted=$$(gofmt -l e2e/tools) && [ -z "$$unformatted" ] || { echo "$$unformatted"; exit 1; }
-	shellcheck e2e/setup.sh .ci/run
+	shellcheck e2e/setup.sh e2e/soak.sh .ci/run

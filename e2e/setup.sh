@@ -32,8 +32,10 @@ TXT
 #   openssl          certificates of the TLS stories
 #   ca-certificates  the trust store that those are put beside
 #   jq zstd          images and answers, by hand and in scripts
+#   xfsprogs         xfs, and the tool that cuts the power of a file system
+#   libfaketime      the clock that jumps
 #   ShellCheck       for `make lint`
-PACKAGES=(containerd runc docker-registry skopeo iproute2 openssl ca-certificates jq zstd shellcheck)
+PACKAGES=(containerd runc docker-registry skopeo iproute2 openssl ca-certificates jq zstd xfsprogs libfaketime shellcheck)
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK="# put here by Larder's e2e/setup.sh while packages are installed"

@@ -36,6 +36,16 @@ pub struct Recipe {
 pub const SMALL: Recipe =
     Recipe { name: "small", layers: &[(Codec::Gzip, 2), (Codec::Zstd, 2), (Codec::Gzip, 0)] };
 
+/// Four images of four layers, about 5 MB each; with both editions eight, two of which share all
+/// layers but the last.
+pub const SHELF: [Recipe; 4] =
+    [shelf("shelf-1"), shelf("shelf-2"), shelf("shelf-3"), shelf("shelf-4")];
+
+const fn shelf(name: &'static str) -> Recipe {
+    let layers = &[(Codec::Gzip, 1), (Codec::Zstd, 3), (Codec::Gzip, 1), (Codec::Zstd, 0)];
+    Recipe { name, layers }
+}
+
 /// Six layers, about 300 MB: what a language runtime with its libraries looks like.
 pub const BIG: Recipe = Recipe {
     name: "big",
@@ -59,7 +69,8 @@ pub enum Edition {
 }
 
 impl Edition {
-    const ALL: [Self; 2] = [Self::First, Self::Second];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::First, Self::Second];
 
     fn tag(self) -> &'static str {
         match self {
@@ -125,6 +136,12 @@ impl Image {
     pub fn all(&self) -> BTreeSet<&str> {
         let objects = self.blobs().chain(self.manifests()).chain(&self.other_platform);
         objects.map(|object| object.digest.as_str()).collect()
+    }
+
+    /// The bytes of a blob or manifest of it.
+    pub fn content(&self, digest: &str) -> Result<Vec<u8>> {
+        let path = layout::blob_path(&self.layout, digest);
+        fs::read(&path).with_context(|| format!("reading {}", path.display()))
     }
 
     /// Pushes both platforms to `HOST:PORT/REPOSITORY:TAG` over plain HTTP, as they are.

@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::{
+    disk::Mounts,
     metrics::Metrics,
     process::{self, Daemon, POLL},
     tools,
@@ -27,9 +29,19 @@ pub struct Upstream {
     pub endpoint: SocketAddr,
 }
 
+/// What a node cache runs on, where it is not the machine as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Ground {
+    /// A disk's namespace.
+    pub mounts: Option<Mounts>,
+    /// Further environment variables.
+    pub environment: Vec<(String, String)>,
+}
+
 /// A node cache with a store of its own, on two ports of its own.
 pub struct Larder {
     folder: PathBuf,
+    ground: Ground,
     daemon: Option<Daemon>,
     pull: SocketAddr,
     admin: SocketAddr,
@@ -38,10 +50,20 @@ pub struct Larder {
 impl Larder {
     /// Starts one with an empty store in `folder`. Serves when this returns.
     pub async fn start(folder: &Path, upstreams: &[Upstream]) -> Result<Self> {
+        Self::start_on(Ground::default(), folder, upstreams).await
+    }
+
+    /// Starts one on a ground of its own. Serves when this returns.
+    pub async fn start_on(ground: Ground, folder: &Path, upstreams: &[Upstream]) -> Result<Self> {
         fs::write(folder.join("config.yaml"), configuration(folder, upstreams))?;
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut larder =
-            Self { folder: folder.to_owned(), daemon: None, pull: anywhere, admin: anywhere };
+        let mut larder = Self {
+            folder: folder.to_owned(),
+            ground,
+            daemon: None,
+            pull: anywhere,
+            admin: anywhere,
+        };
         larder.start_again().await?;
         Ok(larder)
     }
@@ -50,8 +72,13 @@ impl Larder {
     pub async fn start_again(&mut self) -> Result<()> {
         let log = self.folder.join("larder.log");
         let seen = fs::metadata(&log).map_or(0, |metadata| metadata.len());
-        let mut command = process::command(&tools::larder_node()?, &self.folder);
+        let program = tools::larder_node()?;
+        let mut command = match self.ground.mounts {
+            Some(mounts) => mounts.command(&program, &self.folder),
+            None => process::command(&program, &self.folder),
+        };
         command
+            .envs(self.ground.environment.iter().map(|(name, value)| (name, value)))
             .args(["serve", "--config", "config.yaml", "--log", "json", "--instance", "e2e"])
             .args(["--listen", &self.pull.to_string(), "--admin", &self.admin.to_string()]);
         let mut daemon =
@@ -86,6 +113,25 @@ impl Larder {
     pub async fn metrics(&self) -> Result<Metrics> {
         let answer = reqwest::get(format!("http://{}/metrics", self.admin)).await?;
         Metrics::parse(&answer.error_for_status()?.text().await?)
+    }
+
+    /// Whether it is running, as far as we started and ended it ourselves.
+    pub fn is_started(&self) -> bool {
+        self.daemon.is_some()
+    }
+
+    /// Its data folder, as the test sees it.
+    pub fn store(&self) -> PathBuf {
+        let store = self.folder.join("store");
+        self.ground.mounts.map_or(store.clone(), |mounts| mounts.seen(&store))
+    }
+
+    /// SIGSTOP: it holds its ports and does nothing more.
+    pub fn freeze(&self) -> Result<()> {
+        let daemon = self.daemon.as_ref().context("larder-node is not running")?;
+        let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a process has an id")?, Signal::STOP)?;
+        Ok(())
     }
 
     /// SIGKILL.

@@ -3,11 +3,13 @@
 //! In reading order: a [`sandbox`] gives a story its own network namespace and temporary folder;
 //! [`image`] builds what is pulled; [`registry`] is the upstream and [`relay`] the line to it;
 //! [`larder`] is the cache under test; [`containerd`] and the [`clients`] pull. Programs are found
-//! by [`tools`] and started by [`process`], which also ends them.
+//! by [`tools`] and started by [`process`], which also ends them. [`disk`] is a disk that may break,
+//! [`soak`] keeps count of what runs many times.
 
 pub mod clients;
 pub mod containerd;
 pub mod digest;
+pub mod disk;
 pub mod image;
 pub mod larder;
 pub mod metrics;
@@ -15,4 +17,5 @@ pub mod process;
 pub mod registry;
 pub mod relay;
 pub mod sandbox;
+pub mod soak;
 pub mod tools;

@@ -23,10 +23,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
-use crate::process::tail;
+use crate::{process::tail, soak::Soak};
 
 /// A story that is not over by then hangs.
 const PATIENCE: Duration = Duration::from_mins(5);
+/// The same for one that `make soak` tells many times over.
+const SOAK_PATIENCE: Duration = Duration::from_hours(3);
 
 /// What one story has to itself.
 pub struct Sandbox {
@@ -81,8 +83,9 @@ fn tell_alone<F: AsyncFnOnce(&Sandbox) -> Result<()>>(tell: F) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let told = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
-            let told = tokio::time::timeout(PATIENCE, tell(&sandbox)).await;
-            told.unwrap_or_else(|_| Err(anyhow!("the story hangs: not over after {PATIENCE:?}")))
+            let patience = if Soak::is_full() { SOAK_PATIENCE } else { PATIENCE };
+            let told = tokio::time::timeout(patience, tell(&sandbox)).await;
+            told.unwrap_or_else(|_| Err(anyhow!("the story hangs: not over after {patience:?}")))
         })
     }));
     let told = told.unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));

@@ -1,7 +1,7 @@
 //! Where the programs of a story are.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,13 @@ pub fn debian(program: &str) -> Result<PathBuf> {
     let path = Path::new("/usr/bin").join(program);
     ensure!(path.exists(), "{} is missing: run e2e/setup.sh", path.display());
     Ok(path)
+}
+
+/// The library that puts another clock under a program (Debian's libfaketime).
+pub fn faketime() -> Result<PathBuf> {
+    let libraries = fs::read_dir("/usr/lib")?.flatten();
+    let mut paths = libraries.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    paths.find(|path| path.exists()).context("libfaketime is missing: run e2e/setup.sh")
 }
 
 /// The `larder-node` that cargo built beside the running program, or the one that the variable

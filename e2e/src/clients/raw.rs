@@ -54,6 +54,11 @@ impl Raw {
         Ok(())
     }
 
+    /// Fetches a manifest by digest and hashes it.
+    pub async fn fetch_manifest(&self, repository: &str, digest: &str) -> Result<()> {
+        self.fetch(&format!("{repository}/manifests/{digest}"), digest).await
+    }
+
     /// GETs a body and checks that it hashes to `digest`.
     async fn fetch(&self, path: &str, digest: &str) -> Result<()> {
         let mut answer = self.ask(Method::GET, path).await?;

@@ -22,13 +22,18 @@ macro_rules! on_every_containerd {
 }
 
 mod clients;
+mod clock;
 mod config_path;
 mod conformance;
 mod crash;
 mod crowd;
 mod failing_upstream;
+mod ground;
+mod hang;
+mod kill;
 mod node;
 mod pull;
+mod shelf;
 mod tags;
 
 use node::told_with;

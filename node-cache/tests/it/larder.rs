@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use larder_e2e::disk::Mounts;
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
@@ -38,6 +39,7 @@ pub struct Larder {
     pull: SocketAddr,
     admin: SocketAddr,
     log: Log,
+    mounts: Option<Mounts>,
 }
 
 /// Why a server did not start.
@@ -64,10 +66,15 @@ impl Larder {
     pub fn stopped(config: &NodeConfig) -> Self {
         let folder = tempfile::Builder::new().prefix("larder-it-").tempdir().unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        let larder =
-            Self { folder, child: None, pull: nowhere, admin: nowhere, log: Log::default() };
+        let log = Log::default();
+        let larder = Self { folder, child: None, pull: nowhere, admin: nowhere, log, mounts: None };
         larder.write_config(config);
         larder
+    }
+
+    /// From the next start on, the process sees the disk that is mounted there.
+    pub fn on(&mut self, mounts: Mounts) {
+        self.mounts = Some(mounts);
     }
 
     /// Starts the process; panics if it does not come up.
@@ -109,7 +116,10 @@ impl Larder {
         // Another binary with the same contract, for trying out the tests themselves.
         let binary = std::env::var_os("LARDER_TEST_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_larder-node").into());
-        let mut command = Command::new(binary);
+        let mut command = match self.mounts {
+            Some(mounts) => mounts.command(Path::new(&binary), self.folder()).into(),
+            None => Command::new(binary),
+        };
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--log", "json", "--instance", "test", "--config"])
@@ -190,8 +200,14 @@ impl Larder {
         self.folder.path()
     }
 
+    /// The data folder as the test sees it.
+    pub fn store_path(&self) -> PathBuf {
+        let path = self.folder().join("store");
+        self.mounts.map_or(path.clone(), |mounts| mounts.seen(&path))
+    }
+
     pub fn store(&self) -> Store {
-        Store::at(self.folder().join("store"))
+        Store::at(self.store_path())
     }
 
     pub fn config_path(&self) -> PathBuf {
@@ -222,6 +238,16 @@ impl Larder {
 
 impl Drop for Larder {
     fn drop(&mut self) {
+        // Dead before its folder is removed: what it still writes would keep the folder.
+        if let Some(mut child) = self.child.take() {
+            let _ = child.start_kill();
+            for _ in 0..400 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         if std::thread::panicking() {
             eprintln!("--- the end of the server's log ---\n{}", self.log.tail(60));
         }

@@ -14,6 +14,7 @@
 
 mod access;
 mod config;
+mod damage;
 mod faults;
 mod faulty;
 mod hostile;
@@ -21,6 +22,7 @@ mod larder;
 mod limits;
 mod lists;
 mod names;
+mod power;
 mod process;
 mod pull;
 mod ranges;

@@ -48,12 +48,25 @@ impl Store {
     }
 
     pub fn has_link(&self, host: &str, repository: &str, digest: &str) -> bool {
-        let (algorithm, hex) = digest.split_once(':').unwrap();
-        self.repository(host, repository).join("_links").join(algorithm).join(hex).is_file()
+        self.link_path(host, repository, digest).is_file()
     }
 
     pub fn has_tag(&self, host: &str, repository: &str, tag: &str) -> bool {
-        self.repository(host, repository).join("_tags").join(tag).is_file()
+        self.tag_path(host, repository, tag).is_file()
+    }
+
+    /// Unfinished downloads, and files that are being written.
+    pub fn partials(&self) -> Vec<String> {
+        files_below(&self.root.join("partial"))
+    }
+
+    pub fn link_path(&self, host: &str, repository: &str, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').unwrap();
+        self.repository(host, repository).join("_links").join(algorithm).join(hex)
+    }
+
+    pub fn tag_path(&self, host: &str, repository: &str, tag: &str) -> PathBuf {
+        self.repository(host, repository).join("_tags").join(tag)
     }
 
     /// File names in quarantine.

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The long runs of the crash, power-loss and damage tests; see usage below.
+set -Eeuo pipefail
+shopt -s inherit_errexit
+
+usage() {
+  cat <<'TXT'
+Usage: e2e/soak.sh [CASE...]
+
+Runs the tests that `make test` runs a short share of at their full length, and
+prints one table at the end. Root; about an hour for all of them. Exit status 1
+if any run failed.
+
+Cases:
+TXT
+  local name
+  for name in "${!cases[@]}"; do printf '  %-8s %s\n' "$name" "${about[$name]}"; done | sort
+  cat <<'TXT'
+
+LARDER_RUNS=N    runs of each case, instead of the full length
+LARDER_SEED=N    the first seed, instead of the time. A failure names its seed:
+                 LARDER_SEED=17 LARDER_RUNS=1 e2e/soak.sh power
+TXT
+}
+
+# Case -> the tests of it, as `cargo test` filters by name.
+declare -A cases=(
+  [kill]="kill::"
+  [power]="power::"
+  [damage]="damage::"
+  [deleted]="deleted_under"
+  [disk]="ground::f0"
+  [clock]="clock::"
+  [hang]="hang::"
+)
+declare -A about=(
+  [kill]="kill -9 in the middle of eight pulls, three releases of containerd"
+  [power]="power cuts under the store, ext4 and xfs"
+  [damage]="stored files that are damaged while the server runs"
+  [deleted]="the data folder is deleted under eight pulls"
+  [disk]="a disk that is full, without inodes, read-only"
+  [clock]="a clock that jumps a year, both ways"
+  [hang]="a server that hangs for ten seconds, three releases of containerd"
+)
+order=(kill power damage deleted disk clock hang)
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+
+wanted=()
+for argument in "$@"; do
+  case $argument in
+    -h | --help) usage; exit 0 ;;
+    *)
+      [[ -v cases[$argument] ]] || { printf 'no case %s (see --help)\n' "$argument" >&2; exit 2; }
+      wanted+=("$argument")
+      ;;
+  esac
+done
+((${#wanted[@]} > 0)) || wanted=("${order[@]}")
+
+cd "$checkout"
+started=$SECONDS
+broken=()
+for name in "${wanted[@]}"; do
+  printf '==> %s: %s\n' "$name" "${about[$name]}"
+  # One test at a time: each is to have the machine to itself.
+  LARDER_SOAK=1 LARDER_SOAK_REPORT=$report \
+    cargo test --quiet --workspace --no-fail-fast --test it --test stories -- --nocapture --test-threads=1 "${cases[$name]}" \
+    || broken+=("$name")
+done
+
+printf '\n%-24s %8s %8s %8s\n' case runs failures seconds
+awk -F '\t' '
+  { printf "%-24s %8d %8d %8d\n", $1, $2, $3, $4; runs += $2; failures += $3 }
+  END { printf "%-24s %8d %8d", "all", runs, failures }' "$report"
+printf ' %8d\n' $((SECONDS - started))
+# A test that could not even begin has no line in the table.
+((${#broken[@]} == 0)) || { printf 'failed: %s\n' "${broken[*]}"; exit 1; }
+[[ -s $report ]] || { echo 'failed: nothing ran'; exit 1; }
