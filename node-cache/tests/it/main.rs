@@ -14,6 +14,7 @@
 
 mod access;
 mod config;
+mod corpus;
 mod faults;
 mod faulty;
 mod hostile;
@@ -24,4 +25,5 @@ mod process;
 mod pull;
 mod ranges;
 mod secrets;
+mod selftest;
 mod tags;
