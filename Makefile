@@ -1,7 +1,7 @@
 # Larder's commands. `demo` and `test` are all that a fresh machine needs: each sets up what it uses.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint
+.PHONY: help demo test fuzz soak lint
 
 # Where cargo puts programs.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -22,6 +22,11 @@ test: ## all tests: unit, property, and stories with real containerds and regist
 	@e2e/setup.sh
 	@echo '==> Building and running all tests (the first time takes minutes)'
 	@cargo test --workspace --no-fail-fast
+	@$(MAKE) --no-print-directory fuzz
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (20) seconds
+	@e2e/setup.sh cargo-fuzz
+	@node-cache/fuzz/run
 
 soak: ## crashes, power cuts and damage at full length (root, an hour); CASE=power for one of: kill power damage deleted disk clock hang
 	@echo '==> Tools of the tests'
@@ -37,4 +42,4 @@ lint: ## formatting, clippy, documentation, and the Go and shell sources of e2e
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
 	cd e2e/tools/cri && go vet .
 	@echo 'gofmt -l e2e/tools'; unformatted=$$(gofmt -l e2e/tools) && [ -z "$$unformatted" ] || { echo "$$unformatted"; exit 1; }
-	shellcheck e2e/setup.sh e2e/soak.sh .ci/run
+	shellcheck e2e/setup.sh e2e/soak.sh node-cache/fuzz/run .ci/run

@@ -205,12 +205,27 @@ link_debian_containerd() {
   say "==> containerd-1.6: Debian's $version"
 }
 
+# The runner of the fuzz targets, in cargo's own folder of programs.
+CARGO_FUZZ=0.13.2
+
+install_cargo_fuzz() {
+  if [[ $(cargo fuzz --version 2>/dev/null) == "cargo-fuzz $CARGO_FUZZ" ]]; then
+    say "==> cargo-fuzz $CARGO_FUZZ: already there"
+  else
+    step "cargo-fuzz $CARGO_FUZZ: building" cargo install --locked --force --version "$CARGO_FUZZ" cargo-fuzz
+  fi
+}
+
 # tool NAME [TAGS [LDFLAGS]]: one line of `tools`; skipped if others were asked for.
 wanted=()
 tool() {
   known+=("$1")
   ((${#wanted[@]} == 0)) || [[ " ${wanted[*]} " == *" $1 "* ]] || return 0
-  if [[ $1 == containerd-1.6 ]]; then link_debian_containerd; else build "$1" "${2-}" "${3-}"; fi
+  case $1 in
+    containerd-1.6) link_debian_containerd ;;
+    cargo-fuzz) install_cargo_fuzz ;;
+    *) build "$1" "${2-}" "${3-}" ;;
+  esac
 }
 
 tools() {
@@ -224,6 +239,7 @@ tools() {
   tool distribution "" "-X github.com/distribution/distribution/v3/version.version=VERSION"
   tool crane "" "-X github.com/google/go-containerregistry/cmd/crane/cmd.Version=VERSION"
   tool conformance
+  tool cargo-fuzz
 }
 
 main() {
@@ -237,7 +253,7 @@ main() {
   done
   # An unknown name must not pass as "nothing to do".
   for name in "${wanted[@]}"; do
-    [[ $name == containerd-1.6 || -f $checkout/e2e/tools/$name/go.mod ]] || die "no tool $name (see e2e/tools)"
+    [[ $name == containerd-1.6 || $name == cargo-fuzz || -f $checkout/e2e/tools/$name/go.mod ]] || die "no tool $name (see e2e/tools)"
   done
   command -v go >/dev/null || die "Go is missing; its version is in e2e/tools/*/go.mod"
 

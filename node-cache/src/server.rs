@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 pub use listen::{GRACE, serve};
+pub use pull::{ImageRequest, PullHeaders, PullRequest, Resource, Written};
+pub use respond::Refusal;
 
 use crate::{
     cache::{Cache, Place},
@@ -28,8 +30,6 @@ use crate::{
     oci::{ErrorCode, Reference},
     upstreams::Upstreams,
 };
-use pull::{ImageRequest, PullHeaders, PullRequest, Resource, Written};
-use respond::Refusal;
 
 /// What the router needs.
 #[derive(Clone, Debug)]

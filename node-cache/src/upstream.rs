@@ -46,9 +46,11 @@ use crate::{
     oci::{Digest, Reference, Repository},
 };
 
+pub use challenge::{Bearer, Challenge};
 pub use rate_limit::RateLimit;
 pub use response::{BodyError, ContentRange, Response};
 pub use stats::{ErrorClass, Health};
+pub use token::Grant;
 
 /// One configured upstream with its connections, tokens and breakers.
 pub struct Upstream {

@@ -84,7 +84,7 @@ pub fn media_type(bytes: &[u8], content_type: Option<&str>) -> Result<String, In
             )
         });
     match (shape.media_type, header) {
-        (Some(body), Some(header)) if body != header => {
+        (Some(body), Some(header)) if !body.eq_ignore_ascii_case(&header) => {
             Err(InvalidManifest::MediaType { header, body })
         }
         (Some(body), _) if is_media_type(&body) => Ok(body),
@@ -149,7 +149,9 @@ mod tests {
     #[test]
     fn the_media_type_is_read_from_the_bytes_or_else_from_the_header() {
         let docker = format!(r#"{{"schemaVersion":2,"mediaType":"{DOCKER_LIST}","manifests":[]}}"#);
-        let table: [(&str, Option<&str>, &str); 6] = [
+        let shouted = r#"{"mediaType":"application/VND.example+json"}"#;
+        let table: [(&str, Option<&str>, &str); 7] = [
+            (shouted, Some("application/vnd.example+json"), "application/VND.example+json"),
             (&docker, Some(DOCKER_LIST), DOCKER_LIST),
             (&docker, None, DOCKER_LIST),
             (&docker, Some("application/json; charset=utf-8"), DOCKER_LIST),

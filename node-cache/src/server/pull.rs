@@ -5,7 +5,7 @@ use std::fmt;
 use http::{HeaderMap, Method, Uri, header};
 use percent_encoding::percent_decode_str;
 
-use super::respond::Refusal;
+use super::Refusal;
 use crate::{
     cache::RangeSpec,
     oci::{Digest, ErrorCode, ParseNameError, Reference, Repository, UpstreamHost},
@@ -13,44 +13,53 @@ use crate::{
 
 /// A well-formed request for something that a registry has.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct PullRequest {
+pub struct PullRequest {
     /// `HEAD` rather than `GET`.
-    pub(super) head: bool,
+    pub head: bool,
     /// None for `/v2/` itself.
-    pub(super) image: Option<ImageRequest>,
-    pub(super) headers: PullHeaders,
+    pub image: Option<ImageRequest>,
+    /// The headers that matter.
+    pub headers: PullHeaders,
 }
 
 /// Something of a repository.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct ImageRequest {
-    pub(super) host: UpstreamHost,
-    pub(super) repository: Repository,
-    pub(super) resource: Resource,
+pub struct ImageRequest {
+    /// Which upstream; whether it is configured is not known here.
+    pub host: UpstreamHost,
+    /// Its repository, with `library/` where Docker Hub means it.
+    pub repository: Repository,
+    /// What of the repository.
+    pub resource: Resource,
     /// How the client wrote it, for links and lists that lead back to us.
-    pub(super) written: Written,
+    pub written: Written,
 }
 
 /// The client's own spelling.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Written {
+pub struct Written {
     /// `<name>` in `/v2/<name>/tags/list`.
-    pub(super) name: String,
+    pub name: String,
     /// The path, percent-encoded as it came.
-    pub(super) path: String,
+    pub path: String,
     /// The value of `ns`, if that is how the upstream was named.
-    pub(super) ns: Option<String>,
+    pub ns: Option<String>,
 }
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Resource {
+pub enum Resource {
+    /// `manifests/<reference>`
     Manifest(Reference),
+    /// `blobs/<digest>`
     Blob(Digest),
-    /// With the query for the upstream.
+    /// `tags/list`, with the query for the upstream.
     Tags(String),
+    /// `referrers/<digest>`
     Referrers {
+        /// Whom they refer to.
         digest: Digest,
+        /// Only those of this type.
         artifact_type: Option<String>,
         /// For the upstream.
         query: String,
@@ -59,7 +68,7 @@ pub(super) enum Resource {
 
 /// The headers that matter.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct PullHeaders {
+pub struct PullHeaders {
     /// All `Accept` lines as one.
     pub(super) accept: Option<String>,
     range: Option<RangeSpec>,
@@ -71,7 +80,9 @@ pub(super) struct PullHeaders {
 const MAX_URI: usize = 4096;
 
 impl PullRequest {
-    pub(super) fn parse(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Self, Refusal> {
+    /// Reads a request. What it is refused for depends on nothing but its own text: not on the
+    /// configuration, not on what is stored.
+    pub fn parse(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Self, Refusal> {
         let head = match *method {
             Method::GET => false,
             Method::HEAD => true,

@@ -13,10 +13,13 @@ use crate::{
 
 /// A request that no upstream will be asked about.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Refusal {
-    pub(super) code: ErrorCode,
-    pub(super) message: String,
-    status: StatusCode,
+pub struct Refusal {
+    /// For the body.
+    pub code: ErrorCode,
+    /// For the body: what is wrong, without anything of the request that could be a secret.
+    pub message: String,
+    /// 400, 404 or 405: always the client's fault.
+    pub status: StatusCode,
 }
 
 impl Refusal {

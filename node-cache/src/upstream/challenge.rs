@@ -10,7 +10,7 @@ const MAX_CHALLENGE: usize = 4 << 10;
 
 /// What to answer a 401 with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub enum Challenge {
     /// User name and password with every request.
     Basic,
     /// A token from a service.
@@ -19,19 +19,19 @@ pub(super) enum Challenge {
 
 /// The parameters of a Bearer challenge, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bearer {
+pub struct Bearer {
     /// URL of the token service.
-    pub(super) realm: String,
+    pub realm: String,
     /// Name of the registry there.
-    pub(super) service: Option<String>,
+    pub service: Option<String>,
     /// What the token has to allow.
-    pub(super) scope: Option<String>,
+    pub scope: Option<String>,
 }
 
 impl Challenge {
     /// The first Bearer challenge with a realm, else Basic if that is offered. A header that
     /// cannot be parsed does not hide the others.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut basic = None;
         for value in headers.get_all(WWW_AUTHENTICATE) {
             let Ok(text) = value.to_str() else { continue };
@@ -61,7 +61,7 @@ impl Bearer {
     /// The scope to ask for: the registry's spelling if it means pulling from this repository,
     /// else the usual one. Registries behind a path prefix name themselves with it, so a longer
     /// name that ends in ours counts.
-    pub(super) fn scope_for(&self, repository: &Repository) -> String {
+    pub fn scope_for(&self, repository: &Repository) -> String {
         match &self.scope {
             Some(scope) if means_pull(scope, repository) => scope.clone(),
             _ => format!("repository:{repository}:pull"),

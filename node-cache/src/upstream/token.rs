@@ -1,7 +1,7 @@
 //! Tokens of token services: fetched once for all who wait, kept for 80 % of their life
 //! (distribution, "Token Authentication Specification").
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -187,7 +187,8 @@ impl Tokens {
                 let body = read_body(answer, MAX_ANSWER, *deadline).await;
                 let broken = |why: &str| TokenError::failed(key, ErrorClass::Broken, why);
                 let body = body.map_err(|error| broken(&error.to_string()))?;
-                let (text, life) = parse(&body).ok_or_else(|| broken("its answer has no token"))?;
+                let Grant { token: text, life } =
+                    Grant::parse(&body).ok_or_else(|| broken("its answer has no token"))?;
                 let header = secret_header("Bearer", &text).map_err(|why| broken(&why))?;
                 Ok(Arc::new(Token { header, asked, life }))
             }
@@ -247,18 +248,35 @@ struct Answer {
     expires_in: Option<serde_json::Value>,
 }
 
-/// The token and its life.
-fn parse(body: &[u8]) -> Option<(String, Duration)> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let filled = |token: &String| !token.is_empty();
-    let token = answer.token.filter(filled).or(answer.access_token.filter(filled))?;
-    let seconds = answer.expires_in.and_then(|value| match value {
-        serde_json::Value::Number(number) => number.as_f64(),
-        serde_json::Value::String(text) => text.parse().ok(),
-        _ => None,
-    });
-    let life = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    Some((token, life.unwrap_or_default().clamp(SHORTEST_LIFE, LONGEST_LIFE)))
+/// What a token service grants.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Never empty. Not shown in debug output.
+    pub token: String,
+    /// How long it is good for: a minute to a day, whatever the service says.
+    pub life: Duration,
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant").field("life", &self.life).finish_non_exhaustive()
+    }
+}
+
+impl Grant {
+    /// Reads the answer of a token service; `None` if there is no token in it.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let answer: Answer = serde_json::from_slice(body).ok()?;
+        let filled = |token: &String| !token.is_empty();
+        let token = answer.token.filter(filled).or(answer.access_token.filter(filled))?;
+        let seconds = answer.expires_in.and_then(|value| match value {
+            serde_json::Value::Number(number) => number.as_f64(),
+            serde_json::Value::String(text) => text.parse().ok(),
+            _ => None,
+        });
+        let life = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Some(Self { token, life: life.unwrap_or_default().clamp(SHORTEST_LIFE, LONGEST_LIFE) })
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +287,9 @@ mod tests {
 
     #[test]
     fn answers_of_token_services() {
-        let read = |text: &str| parse(text.as_bytes()).map(|(token, life)| (token, life.as_secs()));
+        let read = |text: &str| {
+            Grant::parse(text.as_bytes()).map(|grant| (grant.token, grant.life.as_secs()))
+        };
         let token = |life| Some(("t".to_owned(), life));
         for (text, expected) in [
             (r#"{"token":"t","access_token":"u","expires_in":300,"issued_at":"x"}"#, token(300)),
@@ -306,7 +326,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse(&body);
+            let _ = Grant::parse(&body);
         }
     }
 }

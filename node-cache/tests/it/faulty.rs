@@ -19,7 +19,6 @@ mod content;
 mod fault;
 mod reply;
 mod request;
-mod selftest;
 mod serve;
 mod sink;
 mod wire;
@@ -109,6 +108,10 @@ impl Origin {
 
     pub fn url(&self) -> String {
         self.shared.url()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
     }
 
     /// The token endpoint of this origin.

@@ -14,6 +14,7 @@
 
 mod access;
 mod config;
+mod corpus;
 mod damage;
 mod faults;
 mod faulty;
@@ -27,4 +28,5 @@ mod process;
 mod pull;
 mod ranges;
 mod secrets;
+mod selftest;
 mod tags;

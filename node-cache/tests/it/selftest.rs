@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{
-    ALWAYS, ANONYMOUS_TOKEN, CREDENTIALS, Door, Fault, Image, On, Origin, ROBOT_TOKEN, Sink, TOKENS,
+use crate::{
+    faulty::{
+        ALWAYS, ANONYMOUS_TOKEN, CREDENTIALS, Door, Fault, Image, On, Origin, ROBOT_TOKEN, Sink,
+        TOKENS,
+    },
+    larder::{Call, End},
 };
-use crate::larder::{Call, End};
 
 const SIZE: usize = 300_000;
 
@@ -18,7 +21,7 @@ async fn origin() -> (Origin, Image) {
 }
 
 fn call(origin: &Origin, method: &str, path: &str) -> Call {
-    Call::new(origin.shared.address, method, path)
+    Call::new(origin.address(), method, path)
 }
 
 fn layer(origin: &Origin, image: &Image) -> Call {
