@@ -45,7 +45,7 @@ async fn f02_xfs_loses_its_power_while_the_store_is_filled() {
 }
 
 async fn cut_again_and_again(case: &str, format: Format) {
-    let mut soak = Soak::of(case, 40, 150);
+    let mut soak = Soak::of(case, 25, 150);
     let mut bench = Bench::set_up(format).await;
     for (run, seed) in (0_u64..).zip(soak.seeds()) {
         if run > 0 && run.is_multiple_of(RUNS_ON_ONE) {
