@@ -13,11 +13,10 @@ on_every_containerd! {
 
 /// All images take about two seconds.
 const SLOW: Shape = Shape { rate: 11_000_000, latency: Duration::from_millis(1) };
-/// What a kill may cost for each object that was on its way: one batch of the writer (1 MiB) and
-/// what the sockets on both sides of it hold.
-const LOST_EACH: u64 = 2 << 20;
-/// Objects that Larder fetches at once: the pulls of eight images, three layers each.
-const AT_ONCE: u64 = 24;
+/// What a kill may cost: of each object on its way one batch of the writer (at most 1 MiB) and what
+/// the sockets on both sides of it hold. At most 3.1 MB were seen in 30 kills, with the 24 objects
+/// at once that containerd 1.6 asks for; 27 MB are fetched in all.
+const LOST: u64 = 6_000_000;
 /// Headers, tags that are revalidated.
 const HEADERS: u64 = 256 << 10;
 
@@ -25,7 +24,7 @@ async fn f01_larder_killed_at_any_moment_of_eight_pulls_fails_none(
     sandbox: &Sandbox,
     version: Version,
 ) -> Result<()> {
-    // 14 + 14 + 14 in `cargo test`, 3 * 67 in `make soak`.
+    // 3 * 14 in `cargo test`, 3 * 67 in `make soak`.
     let mut soak = Soak::of(&format!("kill-{version}"), 14, 67);
     let mut shelf = Shelf::stocked(sandbox, version, Ground::default(), SLOW).await?;
     let mut lengths = Lengths::default();
@@ -91,7 +90,7 @@ async fn kill_once(shelf: &mut Shelf, lengths: &mut Lengths, seed: u64) -> Resul
     // Not one byte that was on the disk is fetched again. What containerd fetched by itself did
     // not come over this line.
     let wanted = if cold { shelf.size() } else { 0 };
-    let lost = if cold { (AT_ONCE * LOST_EACH).min(shelf.size() / 2) } else { 0 };
+    let lost = if cold { LOST } else { 0 };
     ensure!(
         carried <= wanted + lost + HEADERS,
         "{carried} bytes over the line for {wanted}; {delay:?} into {took:?}"
