@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,15 +22,14 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, StatusCode, header};
-use larder_crds::node::{
-    API_VERSION, MirrorReport, NodeReport, RateLimitReport, StoreReport, UpstreamReport,
-};
+use larder_crds::node::{API_VERSION, NodeReport, RateLimitReport, StoreReport, UpstreamReport};
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::{Mutex, watch};
 
 use super::listen::Peer;
 use crate::{
     metrics::{Metrics, Outcome},
+    mirror,
     store::{Store, StoreUsage},
     upstream::Upstream,
     upstreams::Upstreams,
@@ -50,6 +50,8 @@ pub struct Admin {
     pub instance: String,
     /// Name of the node; empty outside a cluster.
     pub node: String,
+    /// State file of the configurator, if there is one.
+    pub mirror_state: Option<PathBuf>,
     /// Whether the pull port answers.
     pub ready: watch::Receiver<bool>,
     /// The store's size as last measured.
@@ -132,7 +134,7 @@ async fn report(
         node: admin.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: upstreams.config.hash.clone(),
-        mirror: MirrorReport { state: "Unknown".to_owned(), ..MirrorReport::default() },
+        mirror: mirror::state::report(admin.mirror_state.as_deref()),
         store: StoreReport {
             state: "Ready".to_owned(),
             used_bytes: usage.used,

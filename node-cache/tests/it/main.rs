@@ -19,6 +19,7 @@ mod faulty;
 mod hostile;
 mod larder;
 mod lists;
+mod mirror;
 mod names;
 mod process;
 mod pull;
