@@ -4,6 +4,7 @@
 //! cache works with a newer operator and the reverse.
 
 mod config;
+mod mirror;
 mod parse;
 mod report;
 
@@ -11,6 +12,7 @@ pub use config::{
     Access, AccessMode, Containerd, Endpoint, ExistingHosts, MinFree, NodeConfig, Repositories,
     Storage, Tags, Timeouts, Tls, Upstream,
 };
+pub use mirror::{MirrorReason, MirrorState, MirrorStatus};
 pub use parse::{ParseError, ParsedConfig, RejectedUpstream};
 pub use report::{MirrorReport, NodeReport, RateLimitReport, StoreReport, UpstreamReport};
 

@@ -56,6 +56,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         store: store.clone(),
         instance: args.instance,
         node: args.node_name,
+        mirror_state: args.mirror_state,
         ready,
     };
     let pulls = Pulls {

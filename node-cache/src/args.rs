@@ -1,5 +1,7 @@
 //! The command line. Every flag has an environment variable.
 
+mod mirror;
+
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,6 +9,8 @@ use larder_crds::{
     ByteSize, Duration,
     node::{API_VERSION, Endpoint, NodeConfig, Storage, Upstream},
 };
+
+pub use mirror::{ConfigureArgs, WithdrawArgs};
 
 use crate::config::ConfigSource;
 
@@ -28,6 +32,14 @@ pub enum Command {
     /// `--data` and `--upstream`. Clients name the registry in the path
     /// (`127.0.0.1:5055/docker.io/library/nginx`) or, as containerd mirrors do, in `?ns=`.
     Serve(ServeArgs),
+    /// Send containerd on this machine to the cache.
+    ///
+    /// Writes a hosts.toml for every configured registry while the cache answers, in front of
+    /// mirrors that are there already, and takes it away when the cache does not answer or on
+    /// SIGTERM. containerd is not restarted.
+    Configure(ConfigureArgs),
+    /// Take away what `configure` wrote and bring back what was there before.
+    Withdraw(WithdrawArgs),
 }
 
 /// Flags of `serve`.
@@ -68,6 +80,17 @@ pub struct ServeArgs {
     /// disk does not report; 0 for never.
     #[arg(long, env = "LARDER_SCRUB_PERIOD", value_name = "DURATION", default_value = "7d")]
     pub scrub_period: Duration,
+    /// State file of `larder-node configure`, for reports.
+    #[arg(long, env = "LARDER_MIRROR_STATE", value_name = "FILE")]
+    pub mirror_state: Option<PathBuf>,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
     /// Form of the log on standard error.
     #[arg(long, env = "LARDER_LOG", value_enum, default_value_t = LogFormat::Pretty)]
     pub log: LogFormat,
@@ -143,11 +166,13 @@ mod tests {
     #[test]
     fn every_flag_has_a_larder_variable_and_a_help_text() {
         Cli::command().debug_assert();
-        let serve = Cli::command().find_subcommand("serve").unwrap().clone();
-        for argument in serve.get_arguments().filter(|a| a.get_id() != "help") {
-            let variable = argument.get_env().unwrap_or_default().to_string_lossy().into_owned();
-            assert!(variable.starts_with("LARDER_"), "{}", argument.get_id());
-            assert!(argument.get_help().is_some(), "{}", argument.get_id());
+        for command in ["serve", "configure", "withdraw"] {
+            let command = Cli::command().find_subcommand(command).unwrap().clone();
+            for argument in command.get_arguments().filter(|a| a.get_id() != "help") {
+                let variable = argument.get_env().unwrap_or_default().to_string_lossy();
+                assert!(variable.starts_with("LARDER_"), "{}", argument.get_id());
+                assert!(argument.get_help().is_some(), "{}", argument.get_id());
+            }
         }
     }
 
@@ -165,7 +190,7 @@ mod tests {
             "--upstream",
             "ghcr.io=http://127.0.0.1:5000",
         ]);
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
         let config: Config = args.source().unwrap().load().unwrap();
         assert!(config.storage.path.is_absolute() && config.storage.path.ends_with("store"));
         assert_eq!(config.storage.capacity.bytes(), 5 << 30);

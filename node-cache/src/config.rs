@@ -16,7 +16,7 @@ use std::{
 
 use larder_crds::{
     ByteSize,
-    node::{MinFree, NodeConfig, ParseError, RejectedUpstream},
+    node::{Containerd, MinFree, NodeConfig, ParseError, RejectedUpstream},
 };
 
 pub use credentials::{Credentials, CredentialsError};
@@ -34,6 +34,8 @@ use crate::oci::{Algorithm, Digest, UpstreamHost};
 pub struct Config {
     /// Where and how much to store.
     pub storage: StorageConfig,
+    /// Where containerd looks for mirrors; both paths are absolute.
+    pub containerd: Containerd,
     /// What `/report` and `/catalog` ask for.
     pub report_token: Option<Secret>,
     /// Upstreams that may be used, by host.
@@ -101,7 +103,7 @@ impl Config {
             api_version: _,
             kind: _,
             storage,
-            containerd: _,
+            containerd,
             report_token_file,
             upstreams,
         } = parsed.config;
@@ -113,6 +115,14 @@ impl Config {
         if storage.capacity.bytes() < MIN_CAPACITY {
             let message = format!("{} is too small, the least is 64Mi", storage.capacity);
             return Err(field("storage.capacity", message));
+        }
+        for (name, path) in [
+            ("containerd.certsDir", &containerd.certs_dir),
+            ("containerd.configFile", &containerd.config_file),
+        ] {
+            if !path.is_absolute() {
+                return Err(field(name, format!("{} is not an absolute path", path.display())));
+            }
         }
         let report_token = match report_token_file.as_str() {
             "" => None,
@@ -143,6 +153,7 @@ impl Config {
                 capacity: storage.capacity,
                 min_free: storage.min_free,
             },
+            containerd,
             report_token,
             upstreams: by_host,
             rejected,

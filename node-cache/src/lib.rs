@@ -8,6 +8,9 @@
 //! 4. [`store`] has the files; [`upstream`] dials out.
 //! 5. [`server`] turns the outcome into HTTP, in one place.
 //!
+//! [`mirror`] is the other process: it writes the files that send containerd here, judging by
+//! [`containerd`] whether they are read.
+//!
 //! [`oci`] is the vocabulary of all of them, [`config`] what the operator or a person wrote down,
 //! and [`app`] puts the parts together.
 
@@ -18,6 +21,7 @@ pub mod config;
 pub mod containerd;
 pub mod housekeeping;
 pub mod metrics;
+pub mod mirror;
 pub mod oci;
 pub mod server;
 pub mod store;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use larder_node_cache::{
     app,
-    args::{Cli, Command},
+    args::{Cli, Command, LogArgs},
+    mirror::{agent, once, once::Exit},
     telemetry,
 };
 
@@ -13,9 +14,8 @@ use larder_node_cache::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Command::Serve(args) = Cli::parse().command;
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Cli::parse().command) {
+        Ok(exit) => exit.into(),
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the log may be what could not be set up")]
             {
@@ -26,10 +26,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: larder_node_cache::args::ServeArgs) -> anyhow::Result<()> {
-    telemetry::init(args.log, &args.log_level)?;
+fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Serve(args) => {
+            let log = args.log.clone();
+            let done = |()| Exit::Effective;
+            block_on(&log, async { app::serve(args).await.map(done) })
+        }
+        Command::Configure(args) => {
+            let log = args.log.clone();
+            if args.once || args.dry_run {
+                return block_on(&log, once::configure(args));
+            }
+            let done = |()| Exit::Effective;
+            block_on(&log, async { agent::run(args).await.map(done) })
+        }
+        Command::Withdraw(args) => {
+            telemetry::init(args.log.log, &args.log.log_level)?;
+            once::withdraw(&args)
+        }
+    }
+}
+
+fn block_on<T>(log: &LogArgs, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    telemetry::init(log.log, &log.log_level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(app::serve(args));
+    let result = runtime.block_on(work);
     // A read from a hung disk must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result

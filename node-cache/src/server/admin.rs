@@ -8,7 +8,7 @@
 //! /catalog   stored images (same rule)
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -17,15 +17,14 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, StatusCode, header};
-use larder_crds::node::{
-    API_VERSION, MirrorReport, NodeReport, RateLimitReport, StoreReport, UpstreamReport,
-};
+use larder_crds::node::{API_VERSION, NodeReport, RateLimitReport, StoreReport, UpstreamReport};
 use prometheus::{Registry, TextEncoder};
 use tokio::sync::watch;
 
 use super::listen::Peer;
 use crate::{
     metrics::{Metrics, Outcome},
+    mirror,
     store::{Store, StoreState, StoreUsage},
     upstream::Upstream,
     upstreams::Upstreams,
@@ -46,6 +45,8 @@ pub struct Admin {
     pub instance: String,
     /// Name of the node; empty outside a cluster.
     pub node: String,
+    /// State file of the configurator, if there is one.
+    pub mirror_state: Option<PathBuf>,
     /// Whether the pull port answers.
     pub ready: watch::Receiver<bool>,
 }
@@ -122,7 +123,7 @@ async fn report(
         node: admin.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: upstreams.config.hash.clone(),
-        mirror: MirrorReport { state: "Unknown".to_owned(), ..MirrorReport::default() },
+        mirror: mirror::state::report(admin.mirror_state.as_deref()),
         store: usage.map_or_else(silent_store, |usage| StoreReport {
             state: usage.state.as_str().to_owned(),
             used_bytes: usage.used,

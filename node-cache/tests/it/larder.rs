@@ -8,6 +8,7 @@ use std::{
 };
 
 use larder_e2e::disk::Mounts;
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
@@ -40,6 +41,7 @@ pub struct Larder {
     admin: SocketAddr,
     log: Log,
     mounts: Option<Mounts>,
+    flags: Vec<String>,
 }
 
 /// Why a server did not start.
@@ -66,8 +68,15 @@ impl Larder {
     pub fn stopped(config: &NodeConfig) -> Self {
         let folder = tempfile::Builder::new().prefix("larder-it-").tempdir().unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        let log = Log::default();
-        let larder = Self { folder, child: None, pull: nowhere, admin: nowhere, log, mounts: None };
+        let larder = Self {
+            folder,
+            child: None,
+            pull: nowhere,
+            admin: nowhere,
+            log: Log::default(),
+            mounts: None,
+            flags: Vec::new(),
+        };
         larder.write_config(config);
         larder
     }
@@ -112,6 +121,11 @@ impl Larder {
         }
     }
 
+    /// Flags of every `serve` that is started from now on.
+    pub fn flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(ToString::to_string).collect();
+    }
+
     fn spawn(&self) -> Child {
         // Another binary with the same contract, for trying out the tests themselves.
         let binary = std::env::var_os("LARDER_TEST_BINARY")
@@ -124,6 +138,7 @@ impl Larder {
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--log", "json", "--instance", "test", "--config"])
             .arg(self.config_path())
+            .args(&self.flags)
             .env("RUST_LOG", "info,larder_node=debug,larder_node_cache=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -144,9 +159,12 @@ impl Larder {
 
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
-        let id = self.child.as_ref().and_then(Child::id).unwrap();
-        let id = rustix::process::Pid::from_raw(id.cast_signed()).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends any signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.child.as_ref().unwrap(), signal);
     }
 
     /// Waits for the end of the process.
@@ -234,6 +252,13 @@ impl Larder {
     pub fn log(&self) -> &Log {
         &self.log
     }
+}
+
+/// Sends a signal to a process that was not waited for.
+pub fn send(child: &Child, signal: Signal) {
+    let id = child.id().unwrap();
+    let id = rustix::process::Pid::from_raw(id.cast_signed()).unwrap();
+    rustix::process::kill_process(id, signal).unwrap();
 }
 
 impl Drop for Larder {

@@ -1,0 +1,157 @@
+//! The commands that do one thing and end: `configure --once`, `--dry-run`, `withdraw`.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use larder_crds::node::MirrorReason;
+
+use super::{
+    agent,
+    certs_dir::Change,
+    plan::Owner,
+    probe::Probe,
+    round,
+    state::{Findings, StateFile},
+};
+use crate::{
+    args::{ConfigureArgs, WithdrawArgs},
+    config::Config,
+    containerd::Verdict,
+};
+
+/// What `configure --once` says to a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// containerd is sent to the cache.
+    Effective = 0,
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// `config_path` is missing or names another folder.
+    Missing = 3,
+    /// `config_path` is a list that containerd reads as one name.
+    Colon = 4,
+    /// Mirrors of somebody else were left alone.
+    Foreign = 5,
+    /// There is no containerd.
+    NotContainerd = 6,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<MirrorReason> for Exit {
+    fn from(reason: MirrorReason) -> Self {
+        match reason {
+            MirrorReason::None => Self::Effective,
+            MirrorReason::ConfigPathMissing | MirrorReason::ConfigPathElsewhere => Self::Missing,
+            MirrorReason::ColonConfigPath => Self::Colon,
+            MirrorReason::ForeignMirror => Self::Foreign,
+            MirrorReason::NotContainerd => Self::NotContainerd,
+            MirrorReason::CertsDirUnusable
+            | MirrorReason::MirrorUnreachable
+            | MirrorReason::ConfigUnreadable => Self::Other,
+        }
+    }
+}
+
+const ATTEMPTS: u32 = 3;
+
+/// Runs `configure --once` or `configure --dry-run`.
+pub async fn configure(args: ConfigureArgs) -> anyhow::Result<Exit> {
+    let config = Config::load(&args.config)?;
+    for rejected in &config.rejected {
+        say(&format!("{}: {}: {}", rejected.host, rejected.field, rejected.message))?;
+    }
+    let (certs_dir, config_file) = args.places(Some(&config.containerd));
+    let verdict = agent::inspect(&config_file, &certs_dir);
+    let round = args.round(&certs_dir, Some(&config), true);
+    let answers = args.dry_run || answers(&args).await?;
+    let done = if args.dry_run {
+        round.preview(config.upstreams.keys())
+    } else if answers && verdict != Verdict::NotContainerd {
+        round.write(config.upstreams.keys())
+    } else {
+        round::withdraw(&certs_dir, &round.owner(), false)
+    };
+    let mut verdict = verdict;
+    if !args.dry_run && answers && done.is_ok() && verdict != Verdict::NotContainerd {
+        verdict = agent::repair(&certs_dir, verdict, config.containerd.colon_path_repair)?;
+    }
+    if let Ok(outcome) = &done {
+        tell(&outcome.changes, args.dry_run)?;
+    }
+    let round = done.map_err(|error| error.to_string());
+    let findings = Findings { verdict, answers, round, config_error: None };
+    let judgement = findings.judge();
+    let (state, reason, message) = judgement.clone();
+    if !args.dry_run {
+        StateFile::new(args.state.clone(), &args.instance).put(judgement, findings.hosts());
+    }
+    let hosts = findings.hosts().join(", ");
+    match reason {
+        MirrorReason::None => say(&format!("{}: {hosts}", state.as_str()))?,
+        _ => say(&format!("{} ({}): {message}", state.as_str(), reason.as_str()))?,
+    }
+    Ok(reason.into())
+}
+
+async fn answers(args: &ConfigureArgs) -> anyhow::Result<bool> {
+    let probe = Probe::new(&args.mirror).context("cannot make an HTTP client")?;
+    for attempt in 1..=ATTEMPTS {
+        if probe.answers().await {
+            return Ok(true);
+        }
+        if attempt < ATTEMPTS {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    Ok(false)
+}
+
+/// Runs `withdraw`.
+pub fn withdraw(args: &WithdrawArgs) -> anyhow::Result<Exit> {
+    let owner = match &args.instance {
+        Some(instance) if !args.any => Owner::Instance(instance.clone()),
+        _ => Owner::Any,
+    };
+    let outcome = round::withdraw(&args.certs_dir, &owner, args.dry_run)?;
+    tell(&outcome.changes, args.dry_run)?;
+    for (name, why) in &outcome.left {
+        say(&format!("{name}: {why}"))?;
+    }
+    Ok(if outcome.left.is_empty() { Exit::Effective } else { Exit::Foreign })
+}
+
+/// Names what was done on standard error, or shows on standard output what would be.
+fn tell(changes: &[Change], dry_run: bool) -> io::Result<()> {
+    for change in changes {
+        let path = change.path.display();
+        if dry_run {
+            let text = |side: &Option<String>| side.clone().unwrap_or_default();
+            let name = |side: &Option<String>| match side {
+                Some(_) => path.to_string(),
+                None => "/dev/null".to_owned(),
+            };
+            let (before, after) = (text(&change.before), text(&change.after));
+            let diff = similar::TextDiff::from_lines(&before, &after);
+            let mut diff = diff.unified_diff();
+            diff.header(&name(&change.before), &name(&change.after));
+            write!(io::stdout(), "{diff}")?;
+        } else {
+            let what = if change.after.is_some() { "wrote" } else { "removed" };
+            say(&format!("{what} {path}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stderr(), "larder-node: {line}")
+}

@@ -1,0 +1,285 @@
+//! What is to be done in one registry's folder, from what was seen there.
+
+use larder_crds::node::ExistingHosts;
+
+use super::{hosts_toml, mark};
+
+/// Mode and owner of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner and group; `None` for who runs the process.
+    pub owner: Option<(u32, u32)>,
+}
+
+impl Default for Meta {
+    /// containerd may run as another user than the configurator.
+    fn default() -> Self {
+        Self { mode: 0o644, owner: None }
+    }
+}
+
+/// A file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// To be kept, for a mirror file may hold secrets in its headers.
+    pub meta: Meta,
+}
+
+/// What is under the name of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Slot {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// A file.
+    File(Content),
+    /// Something that is not read; says what, and what to do about it.
+    Odd(String),
+}
+
+/// A registry's folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenFolder {
+    /// `hosts.toml`.
+    pub hosts: Slot,
+    /// The copy of what was there before.
+    pub original: Slot,
+    /// Whether we made the folder.
+    pub created: bool,
+    /// `*.crt`, `*.cert`, `*.key`: what containerd uses without a `hosts.toml`.
+    pub certs: bool,
+    /// Anything else in it.
+    pub others: bool,
+}
+
+/// Everything that decides about one registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its folder; `None` if there is none.
+    pub folder: Option<SeenFolder>,
+    /// Why the folder cannot be used.
+    pub odd: Option<String>,
+    /// What containerd uses for registries without a folder.
+    pub default: Option<SeenFolder>,
+}
+
+/// What we want there.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// Who writes.
+    pub instance: &'a str,
+    /// Address of the cache.
+    pub mirror: &'a str,
+    /// What happens to mirrors of somebody else.
+    pub existing: ExistingHosts,
+    /// Whether the mark of another instance is replaced by ours.
+    pub takeover: bool,
+}
+
+/// What is to be done so that the registry is mirrored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing, it is.
+    Keep,
+    /// Make the folder with this `hosts.toml`.
+    Create(Content),
+    /// Put the original aside, then write `hosts.toml`.
+    Write {
+        /// What is to be put aside; `None` if it is already, or if there is none.
+        original: Option<Content>,
+        /// The new `hosts.toml`.
+        hosts: Content,
+    },
+}
+
+/// Why a registry is not mirrored: what is in the way, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+/// Decides about one registry.
+pub fn plan(seen: &Seen, want: &Want<'_>) -> Result<Plan, Refusal> {
+    if let Some(odd) = &seen.odd {
+        return Err(Refusal(odd.clone()));
+    }
+    let Some(folder) = &seen.folder else {
+        let original = from_default(seen, want)?;
+        return Ok(Plan::Create(sealed(original.as_ref(), want)?));
+    };
+    let kept = match &folder.original {
+        Slot::Absent => None,
+        Slot::File(content) => Some(content),
+        Slot::Odd(odd) => return Err(Refusal(odd.clone())),
+    };
+    match &folder.hosts {
+        Slot::Odd(odd) => Err(Refusal(odd.clone())),
+        Slot::Absent if kept.is_none() && folder.created => {
+            let original = from_default(seen, want)?;
+            Ok(Plan::Write { original: None, hosts: sealed(original.as_ref(), want)? })
+        }
+        Slot::Absent if kept.is_none() && folder.certs => Err(certificates()),
+        Slot::Absent => {
+            foreign(kept, want)?;
+            Ok(Plan::Write { original: None, hosts: sealed(kept, want)? })
+        }
+        Slot::File(hosts) => match mark::parse(&hosts.bytes) {
+            // Nobody's mark: it is the original, whatever was put aside before.
+            None => {
+                foreign(Some(hosts), want)?;
+                let written = sealed(Some(hosts), want)?;
+                let original = (kept != Some(hosts)).then(|| hosts.clone());
+                Ok(Plan::Write { original, hosts: written })
+            }
+            Some(mark) => {
+                let default =
+                    if folder.created && kept.is_none() { from_default(seen, want)? } else { None };
+                let known = kept.or(default.as_ref());
+                let edited = if mark.intact {
+                    None
+                } else {
+                    edited(hosts, known, Some(want.mirror)).map_err(|problem| {
+                        let message = "hosts.toml was edited by hand and is left alone:";
+                        Refusal(format!("{message} {problem}; remove the file"))
+                    })?
+                };
+                let original = edited.as_ref().or(known);
+                foreign(original, want)?;
+                let written = sealed(original, want)?;
+                // A newer configurator that writes the same has taken over.
+                let same = mark::body(&written.bytes) == mark::body(&hosts.bytes)
+                    && (mark.instance == want.instance || !want.takeover);
+                if edited.is_none() && mark.intact && same {
+                    return Ok(Plan::Keep);
+                }
+                Ok(Plan::Write { original: edited, hosts: written })
+            }
+        },
+    }
+}
+
+/// What a person made of a file of ours, without our part; `None` if that is what was there before.
+fn edited(
+    hosts: &Content,
+    known: Option<&Content>,
+    mirror: Option<&str>,
+) -> Result<Option<Content>, hosts_toml::Unmergeable> {
+    let left = hosts_toml::strip(mark::body(&hosts.bytes), mirror)?.map(String::into_bytes);
+    let same = hosts_toml::alike(left.as_deref(), known.map(|known| known.bytes.as_slice()));
+    Ok(if same {
+        None
+    } else {
+        Some(Content { bytes: left.unwrap_or_default(), meta: hosts.meta })
+    })
+}
+
+fn from_default(seen: &Seen, want: &Want<'_>) -> Result<Option<Content>, Refusal> {
+    let Some(default) = &seen.default else {
+        return Ok(None);
+    };
+    match &default.hosts {
+        Slot::Odd(odd) => Err(Refusal(odd.clone())),
+        Slot::Absent if default.certs => Err(certificates()),
+        Slot::Absent => Ok(None),
+        Slot::File(hosts) => {
+            foreign(Some(hosts), want)?;
+            if let Some(name) = hosts_toml::relative_file(&hosts.bytes) {
+                let message = "_default/hosts.toml names a file relative to its own folder";
+                return Err(Refusal(format!("{message} ({name}); write its absolute path")));
+            }
+            Ok(Some(hosts.clone()))
+        }
+    }
+}
+
+fn foreign(original: Option<&Content>, want: &Want<'_>) -> Result<(), Refusal> {
+    match (original, want.existing) {
+        (Some(_), ExistingHosts::Leave) => {
+            let message = "there is a mirror already, and containerd.existing is Leave; ";
+            Err(Refusal(message.to_owned() + "set it to Prepend to put the cache in front"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn certificates() -> Refusal {
+    let message = "there are certificate files (*.crt, *.cert, *.key) without a hosts.toml, and \
+                   containerd would ignore them beside one; write a hosts.toml that names them";
+    Refusal(message.to_owned())
+}
+
+fn sealed(original: Option<&Content>, want: &Want<'_>) -> Result<Content, Refusal> {
+    let bytes = original.map(|original| original.bytes.as_slice());
+    let body = hosts_toml::merge(bytes, want.mirror)
+        .map_err(|problem| Refusal(format!("hosts.toml is left alone: {problem}")))?;
+    let meta = original.map_or_else(Meta::default, |original| original.meta);
+    Ok(Content { bytes: mark::seal(want.instance, &body).into_bytes(), meta })
+}
+
+/// Whose files are withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Those of every instance.
+    Any,
+    /// Those of one.
+    Instance(String),
+}
+
+/// How a folder is brought back to what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undo {
+    /// Nothing of ours is in it.
+    Nothing,
+    /// `hosts.toml` is not ours any more: only our leftovers go.
+    Leftovers,
+    /// The folder goes.
+    Folder,
+    /// `hosts.toml` goes.
+    Hosts,
+    /// The copy becomes `hosts.toml` again.
+    Restore,
+    /// `hosts.toml` becomes what a person made of it, without our part.
+    Rewrite(Content),
+    /// It is left alone; says why.
+    Leave(String),
+}
+
+/// Decides how to withdraw from a folder. `default` is what containerd uses without it.
+pub fn undo(folder: &SeenFolder, default: Option<&SeenFolder>, owner: &Owner) -> Undo {
+    let file = |slot| match slot {
+        &Slot::File(ref content) => Some(content),
+        Slot::Absent | Slot::Odd(_) => None,
+    };
+    let kept = file(&folder.original);
+    let default = default.filter(|_| folder.created).and_then(|default| file(&default.hosts));
+    let gone = || match (kept, folder.created && !folder.others) {
+        (Some(_), _) => Undo::Restore,
+        (None, true) => Undo::Folder,
+        (None, false) => Undo::Hosts,
+    };
+    match &folder.hosts {
+        Slot::Absent if kept.is_some() || folder.created => gone(),
+        Slot::Absent => Undo::Nothing,
+        Slot::File(hosts) => match mark::parse(&hosts.bytes) {
+            Some(mark)
+                if *owner != Owner::Any && *owner != Owner::Instance(mark.instance.clone()) =>
+            {
+                Undo::Nothing
+            }
+            Some(mark) if mark.intact => gone(),
+            Some(_) => match edited(hosts, kept.or(default), None) {
+                Ok(Some(content)) if !content.bytes.is_empty() => Undo::Rewrite(content),
+                Ok(_) => gone(),
+                Err(problem) => Undo::Leave(format!(
+                    "hosts.toml was edited by hand and is left alone: {problem}; remove the file"
+                )),
+            },
+            None if kept.is_some() || folder.created => Undo::Leftovers,
+            None => Undo::Nothing,
+        },
+        Slot::Odd(_) if kept.is_some() || folder.created => Undo::Leftovers,
+        Slot::Odd(_) => Undo::Nothing,
+    }
+}

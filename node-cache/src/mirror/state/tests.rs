@@ -1,0 +1,64 @@
+use super::*;
+
+fn findings() -> Findings {
+    let outcome = Outcome { mirrored: vec!["a.test".to_owned()], ..Outcome::default() };
+    Findings { verdict: Verdict::Effective, answers: true, round: Ok(outcome), config_error: None }
+}
+
+#[test]
+fn the_worst_that_was_found_is_the_state() {
+    use MirrorReason as R;
+    use MirrorState as S;
+    let edit = || "write it".to_owned();
+    let left = |mirrored: &[&str]| {
+        Ok(Outcome {
+            mirrored: mirrored.iter().map(ToString::to_string).collect(),
+            left: vec![("b.test".to_owned(), "foreign".to_owned())],
+            ..Outcome::default()
+        })
+    };
+    let base = findings;
+    let verdict = |verdict| Findings { verdict, ..base() };
+    let colon = Verdict::Colon { path: "/a:/b".to_owned(), edit: edit() };
+    let elsewhere = Verdict::Elsewhere { path: "/x".into(), edit: edit() };
+    let unreadable = Verdict::Unreadable { message: "broken".to_owned() };
+    for (findings, state, reason) in [
+        (base(), S::Mirrored, R::None),
+        (Findings { round: Err(edit()), ..base() }, S::Failing, R::CertsDirUnusable),
+        (Findings { answers: false, ..base() }, S::Withdrawn, R::MirrorUnreachable),
+        (verdict(Verdict::Missing { edit: edit() }), S::NotEffective, R::ConfigPathMissing),
+        (verdict(colon), S::NotEffective, R::ColonConfigPath),
+        (verdict(elsewhere), S::NotEffective, R::ConfigPathElsewhere),
+        (verdict(Verdict::NotContainerd), S::NotEffective, R::NotContainerd),
+        (verdict(unreadable), S::Failing, R::ConfigUnreadable),
+        (Findings { round: left(&["a.test"]), ..base() }, S::Mirrored, R::ForeignMirror),
+        (Findings { round: left(&[]), ..base() }, S::NotEffective, R::ForeignMirror),
+        (Findings { config_error: Some(edit()), ..base() }, S::Mirrored, R::ConfigUnreadable),
+    ] {
+        let (found, because, message) = findings.judge();
+        assert_eq!((found, because), (state, reason), "{findings:?}");
+        assert_eq!(message.is_empty(), reason == R::None, "{findings:?}");
+    }
+}
+
+#[test]
+fn a_state_is_reported_while_it_is_fresh() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    assert_eq!(report(Some(&path)).state, "Unknown");
+    assert_eq!(report(None).state, "Unknown");
+    let mut file = StateFile::new(Some(path.clone()), "pod-1");
+    file.put(findings().judge(), findings().hosts());
+    let told = report(Some(&path));
+    assert_eq!((told.state.as_str(), told.hosts), ("Mirrored", vec!["a.test".to_owned()]));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let mut status: MirrorStatus = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(status.instance, "pod-1");
+    status.time = Timestamp::now() - jiff::SignedDuration::from_secs(16);
+    fs::write(&path, serde_json::to_vec(&status).unwrap()).unwrap();
+    assert_eq!(report(Some(&path)).state, "Unknown");
+    fs::write(&path, "{").unwrap();
+    assert_eq!(report(Some(&path)).state, "Unknown");
+}

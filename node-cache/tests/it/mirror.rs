@@ -1,0 +1,273 @@
+//! `larder-node configure` beside a real server: containerd's files come, go, and survive.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tokio::{
+    process::{Child, Command},
+    time::{sleep, timeout},
+};
+
+use crate::larder::{Larder, NodeConfig, Upstream, eventually, send};
+
+const CORP: &str = "server = \"https://up.test\"\n# nearest\n[host.\"https://corp.test\"]\n";
+const DEFAULT: &str = "[host.\"https://default.test\"]\n";
+const HOSTS: [&str; 5] = ["corp.test", "certs.test", "new.test", "port.test:5000", "last.test"];
+
+/// A server, and a `certs.d` that somebody used before.
+struct Node {
+    larder: Larder,
+    certs: PathBuf,
+    state: PathBuf,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let upstreams = HOSTS.map(|host| Upstream::new(host).endpoint("http://127.0.0.1:9"));
+        let mut larder = Larder::stopped(&NodeConfig::new(upstreams));
+        let state = larder.folder().join("state.json");
+        larder.flags(&["--mirror-state", state.to_str().unwrap()]);
+        larder.start().await;
+        let certs = larder.folder().join("certs.d");
+        for (path, text) in [
+            ("corp.test/hosts.toml", CORP),
+            ("certs.test/ca.crt", "pem"),
+            ("_default/hosts.toml", DEFAULT),
+        ] {
+            fs::create_dir_all(certs.join(path).parent().unwrap()).unwrap();
+            fs::write(certs.join(path), text).unwrap();
+        }
+        let text = format!(
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = {certs:?}\n"
+        );
+        fs::write(larder.folder().join("containerd.toml"), text).unwrap();
+        Self { larder, certs, state }
+    }
+
+    fn command(&self, command: &str, flags: &[&str]) -> Command {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_larder-node"));
+        process.arg(command).arg("--certs-dir").arg(&self.certs).args(flags);
+        if command == "configure" {
+            process
+                .arg("--config")
+                .arg(self.larder.config_path())
+                .arg("--containerd-config")
+                .arg(self.larder.folder().join("containerd.toml"))
+                .arg("--state")
+                .arg(&self.state)
+                .args(["--instance", "test", "--mirror"])
+                .arg(format!("http://{}", self.larder.pull_address()));
+        }
+        process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process.kill_on_drop(true);
+        process
+    }
+
+    fn configure(&self) -> Child {
+        let log = fs::OpenOptions::new().create(true).append(true);
+        let log = log.clone().open(self.larder.folder().join("configure.log")).unwrap();
+        self.command("configure", &[]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// What the configurators logged.
+    fn log(&self) -> String {
+        fs::read_to_string(self.larder.folder().join("configure.log")).unwrap_or_default()
+    }
+
+    /// Runs a command to its end: its code and what it said.
+    async fn run(&self, command: &str, flags: &[&str]) -> (Option<i32>, String) {
+        let output = self.command(command, flags).output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    }
+
+    fn hosts(&self, folder: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.certs.join(folder).join("hosts.toml"));
+        hosts_of(&text.unwrap_or_default())
+    }
+
+    fn is_mirrored(&self) -> bool {
+        let mirror = format!("http://{}", self.larder.pull_address());
+        self.hosts("corp.test") == [&mirror, "https://corp.test"]
+            && ["new.test", "port.test_5000_", "last.test"]
+                .iter()
+                .all(|folder| self.hosts(folder) == [&mirror, "https://default.test"])
+    }
+
+    async fn report(&self) -> serde_json::Value {
+        self.larder.admin("/report").send().await.json()["mirror"].clone()
+    }
+}
+
+/// The hosts that containerd would ask, in order; panics on what it would not read.
+fn hosts_of(text: &str) -> Vec<String> {
+    let document: toml_edit::DocumentMut = text.parse().unwrap();
+    let hosts = document.get("host").and_then(toml_edit::Item::as_table);
+    hosts.map(|hosts| hosts.iter().map(|(name, _)| name.to_owned()).collect()).unwrap_or_default()
+}
+
+/// Every file and folder below, with its bytes.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut tree = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tree.extend(self::tree(&path));
+            tree.insert(path, None);
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            tree.insert(path, Some(bytes));
+        }
+    }
+    tree
+}
+
+async fn ended(mut child: Child, within: Duration) -> ExitStatus {
+    timeout(within, child.wait()).await.expect("the process did not end").unwrap()
+}
+
+#[tokio::test]
+async fn the_files_come_when_the_cache_answers_and_go_when_the_configurator_does() {
+    let node = Node::start().await;
+    let before = tree(&node.certs);
+    assert_eq!(node.report().await["state"], "Unknown");
+    let child = node.configure();
+    assert!(eventually(10, async || node.is_mirrored()).await, "{}", node.log());
+    assert_eq!(tree(&node.certs.join("certs.test")).len(), 1, "certificates are left alone");
+    let told = async || node.report().await["state"] == "Mirrored";
+    assert!(eventually(5, told).await, "{}", node.log());
+    let report = node.report().await;
+    assert_eq!(report["reason"], "ForeignMirror", "{report:#}");
+    assert_eq!(report["hosts"].as_array().unwrap().len(), 4, "{report:#}");
+    send(&child, Signal::TERM);
+    let status = ended(child, Duration::from_secs(2)).await;
+    assert_eq!(status.code(), Some(0), "{}", node.log());
+    assert_eq!(tree(&node.certs), before);
+}
+
+#[tokio::test]
+async fn the_files_go_while_the_cache_hangs() {
+    let node = Node::start().await;
+    let before = tree(&node.certs);
+    let child = node.configure();
+    assert!(eventually(10, async || node.is_mirrored()).await, "{}", node.log());
+    let stopped = Instant::now();
+    node.larder.signal(Signal::STOP);
+    let gone = eventually(10, async || tree(&node.certs) == before).await;
+    let took = stopped.elapsed();
+    node.larder.signal(Signal::CONT);
+    assert!(gone && took < Duration::from_millis(4500), "{took:?}\n{}", node.log());
+    assert!(eventually(10, async || node.is_mirrored()).await, "{}", node.log());
+    send(&child, Signal::INT);
+    assert_eq!(ended(child, Duration::from_secs(2)).await.code(), Some(0), "{}", node.log());
+    assert_eq!(tree(&node.certs), before);
+}
+
+#[tokio::test]
+async fn upstreams_and_files_are_followed() {
+    let node = Node::start().await;
+    let child = node.configure();
+    assert!(eventually(10, async || node.is_mirrored()).await, "{}", node.log());
+    fs::remove_dir_all(node.certs.join("new.test")).unwrap();
+    assert!(eventually(5, async || node.is_mirrored()).await, "{}", node.log());
+    let upstream = Upstream::new("later.test").endpoint("http://127.0.0.1:9");
+    node.larder.write_config(&NodeConfig::new([upstream]));
+    let followed = async || {
+        node.certs.join("later.test/hosts.toml").exists() && !node.certs.join("new.test").exists()
+    };
+    assert!(eventually(5, followed).await, "{}", node.log());
+    assert_eq!(node.hosts("corp.test"), ["https://corp.test"]);
+    send(&child, Signal::TERM);
+    assert_eq!(ended(child, Duration::from_secs(2)).await.code(), Some(0), "{}", node.log());
+}
+
+#[tokio::test]
+async fn once_says_what_it_did_and_ends_with_a_code() {
+    let mut node = Node::start().await;
+    let before = tree(&node.certs);
+    let (code, said) = node.run("configure", &["--dry-run"]).await;
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("+[host.\"http://127.0.0.1") && said.contains("@@"), "{said}");
+    assert_eq!(tree(&node.certs), before);
+    let (code, said) = node.run("configure", &["--once"]).await;
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("certs.test: ") && said.contains("wrote "), "{said}");
+    assert!(node.is_mirrored());
+    let (code, said) = node.run("withdraw", &["--instance", "other"]).await;
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    assert!(node.is_mirrored());
+    let (code, said) = node.run("withdraw", &["--instance", "test"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(tree(&node.certs), before);
+    fs::remove_dir_all(node.certs.join("certs.test")).unwrap();
+    let (code, said) = node.run("configure", &["--once"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    node.larder.kill().await;
+    let (code, said) = node.run("configure", &["--once"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("MirrorUnreachable"), "{said}");
+    assert_eq!(node.hosts("corp.test"), ["https://corp.test"], "what leads nowhere is taken away");
+}
+
+/// What containerd finds at any moment: files that it can read, and no folder that hides
+/// `_default` for nothing.
+fn is_sound(certs: &Path) {
+    for entry in fs::read_dir(certs).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with(".larder-tmp-") {
+            continue;
+        }
+        let hosts = path.join("hosts.toml");
+        if hosts.exists() {
+            assert!(!hosts_of(&fs::read_to_string(&hosts).unwrap()).is_empty(), "{hosts:?}");
+        } else {
+            assert!(path.ends_with("certs.test"), "{path:?} is a folder without a mirror");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_kill_leaves_anything_that_containerd_stumbles_over() {
+    let node = Node::start().await;
+    let before = tree(&node.certs);
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let (mut partly, mut fully) = (0, 0);
+    for round in 0..500 {
+        let mut child = match round % 3 {
+            2 => self::detached(node.command("withdraw", &["--any"])),
+            _ => node.configure(),
+        };
+        sleep(Duration::from_micros(random(25_000))).await;
+        child.kill().await.unwrap();
+        is_sound(&node.certs);
+        fully += u32::from(node.is_mirrored());
+        partly += u32::from(!node.is_mirrored() && tree(&node.certs) != before);
+        if round % 25 == 24 {
+            let (code, said) = node.run("withdraw", &["--any"]).await;
+            assert_eq!(code, Some(0), "round {round}: {said}");
+            assert_eq!(tree(&node.certs), before, "round {round}");
+        }
+    }
+    // Otherwise the kills came too early or too late to prove anything.
+    assert!(fully > 0, "nothing was ever written:\n{}", node.log());
+    eprintln!("{fully} times all files were there, {partly} times some");
+    let (code, said) = node.run("withdraw", &["--any"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(tree(&node.certs), before);
+}
+
+fn detached(mut command: Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
