@@ -7,8 +7,11 @@ use toml_edit::{DocumentMut, Item, TableLike};
 pub(super) const CRI: &str = "io.containerd.grpc.v1.cri";
 pub(super) const IMAGES: &str = "io.containerd.cri.v1.images";
 
+/// A key, and whether its value excludes the transfer service.
+type LocalPull = (&'static str, fn(&Item) -> bool);
+
 /// Any of these makes containerd 2.1 and later pull without the transfer service.
-const LOCAL_PULL: [(&str, fn(&Item) -> bool); 5] = [
+const LOCAL_PULL: [LocalPull; 5] = [
     ("use_local_image_pull", |value| value.as_bool() == Some(true)),
     ("discard_unpacked_layers", |value| value.as_bool() == Some(true)),
     ("disable_snapshot_annotations", |value| value.as_bool() == Some(false)),

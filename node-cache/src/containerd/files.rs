@@ -46,12 +46,16 @@ fn list(pattern: &Path) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for component in pattern.components() {
         let Component::Normal(name) = component else {
-            found.iter_mut().for_each(|path| path.push(component));
+            for path in &mut found {
+                path.push(component);
+            }
             continue;
         };
         let name = name.to_string_lossy();
         if !name.contains(['*', '?', '[', '\\']) {
-            found.iter_mut().for_each(|path| path.push(name.as_ref()));
+            for path in &mut found {
+                path.push(name.as_ref());
+            }
             found.retain(|path| path.symlink_metadata().is_ok());
             continue;
         }
