@@ -70,8 +70,8 @@ impl Node {
     }
 
     fn configure(&self) -> Child {
-        let log = fs::OpenOptions::new().create(true).append(true);
-        let log = log.clone().open(self.larder.folder().join("configure.log")).unwrap();
+        let path = self.larder.folder().join("configure.log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         self.command("configure", &[]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
