@@ -23,7 +23,7 @@ test: ## all tests: unit, property, and stories with real containerds and regist
 	@echo '==> Building and running all tests (the first time takes minutes)'
 	@cargo test --workspace --no-fail-fast
 
-soak: ## crashes, power cuts and damage at full length (root, an hour); CASE=power for one of: kill power damage deleted disk clock hang
+soak: ## crashes, power cuts and damage at full length (root, an hour); CASE=power for one of: kill power damage media deleted disk clock hang
 	@echo '==> Tools of the tests'
 	@e2e/setup.sh
 	@echo '==> Building (the first time takes minutes)'

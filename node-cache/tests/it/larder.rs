@@ -40,6 +40,7 @@ pub struct Larder {
     admin: SocketAddr,
     log: Log,
     mounts: Option<Mounts>,
+    environment: Vec<(String, String)>,
 }
 
 /// Why a server did not start.
@@ -67,7 +68,15 @@ impl Larder {
         let folder = tempfile::Builder::new().prefix("larder-it-").tempdir().unwrap();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let log = Log::default();
-        let larder = Self { folder, child: None, pull: nowhere, admin: nowhere, log, mounts: None };
+        let larder = Self {
+            folder,
+            child: None,
+            pull: nowhere,
+            admin: nowhere,
+            log,
+            mounts: None,
+            environment: Vec::new(),
+        };
         larder.write_config(config);
         larder
     }
@@ -75,6 +84,11 @@ impl Larder {
     /// From the next start on, the process sees the disk that is mounted there.
     pub fn on(&mut self, mounts: Mounts) {
         self.mounts = Some(mounts);
+    }
+
+    /// From the next start on, the process has this variable.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        self.environment.push((variable.to_owned(), value.to_owned()));
     }
 
     /// Starts the process; panics if it does not come up.
@@ -124,6 +138,7 @@ impl Larder {
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--log", "json", "--instance", "test", "--config"])
             .arg(self.config_path())
+            .envs(self.environment.iter().map(|(variable, value)| (variable, value)))
             .env("RUST_LOG", "info,larder_node=debug,larder_node_cache=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

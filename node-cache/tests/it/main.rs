@@ -20,6 +20,7 @@ mod faulty;
 mod hostile;
 mod larder;
 mod lists;
+mod media;
 mod names;
 mod power;
 mod process;
