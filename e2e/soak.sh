@@ -28,6 +28,7 @@ declare -A cases=(
   [kill]="kill::"
   [power]="power::"
   [damage]="damage::"
+  [media]="media::"
   [deleted]="deleted_under"
   [disk]="ground::f0"
   [clock]="clock::"
@@ -37,12 +38,13 @@ declare -A about=(
   [kill]="kill -9 in the middle of eight pulls, three releases of containerd"
   [power]="power cuts under the store, ext4 and xfs"
   [damage]="stored files that are damaged while the server runs"
+  [media]="bytes that rot underneath the file system"
   [deleted]="the data folder is deleted under eight pulls"
   [disk]="a disk that is full, without inodes, read-only"
   [clock]="a clock that jumps a year, both ways"
   [hang]="a server that hangs for ten seconds, three releases of containerd"
 )
-order=(kill power damage deleted disk clock hang)
+order=(kill power damage media deleted disk clock hang)
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 report=$(mktemp)

@@ -42,6 +42,7 @@ pub struct Larder {
     log: Log,
     mounts: Option<Mounts>,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// Why a server did not start.
@@ -76,6 +77,7 @@ impl Larder {
             log: Log::default(),
             mounts: None,
             flags: Vec::new(),
+            environment: Vec::new(),
         };
         larder.write_config(config);
         larder
@@ -84,6 +86,11 @@ impl Larder {
     /// From the next start on, the process sees the disk that is mounted there.
     pub fn on(&mut self, mounts: Mounts) {
         self.mounts = Some(mounts);
+    }
+
+    /// From the next start on, the process has this variable.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        self.environment.push((variable.to_owned(), value.to_owned()));
     }
 
     /// Starts the process; panics if it does not come up.
@@ -139,6 +146,7 @@ impl Larder {
             .args(["--log", "json", "--instance", "test", "--config"])
             .arg(self.config_path())
             .args(&self.flags)
+            .envs(self.environment.iter().map(|(variable, value)| (variable, value)))
             .env("RUST_LOG", "info,larder_node=debug,larder_node_cache=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -22,6 +22,7 @@ mod hostile;
 mod larder;
 mod limits;
 mod lists;
+mod media;
 mod mirror;
 mod names;
 mod power;
