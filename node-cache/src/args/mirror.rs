@@ -13,7 +13,7 @@ pub struct ConfigureArgs {
     /// NodeConfig document (YAML) that lists the registries; it is followed while running.
     #[arg(long, env = "LARDER_CONFIG")]
     pub config: PathBuf,
-    /// containerd's config_path. Default: containerd.certsDir of the document.
+    /// containerd's `config_path`. Default: `containerd.certsDir` of the document.
     #[arg(long, env = "LARDER_CERTS_DIR", value_name = "DIR")]
     pub certs_dir: Option<PathBuf>,
     /// containerd's own configuration. Default: containerd.configFile of the document.
@@ -33,7 +33,7 @@ pub struct ConfigureArgs {
     /// Whose files these are; in a cluster, the pod's UID. A newer instance takes over.
     #[arg(long, env = "LARDER_INSTANCE", default_value = "standalone", value_parser = instance)]
     pub instance: String,
-    /// Write the files once and end: 0 effective, 3 config_path missing or elsewhere, 4
+    /// Write the files once and end: 0 effective, 3 `config_path` missing or elsewhere, 4
     /// colon-separated, 5 mirrors of somebody else left alone, 6 not containerd, 1 anything else.
     #[arg(long, env = "LARDER_ONCE")]
     pub once: bool,
@@ -48,7 +48,7 @@ pub struct ConfigureArgs {
 /// Flags of `withdraw`.
 #[derive(Debug, Args)]
 pub struct WithdrawArgs {
-    /// containerd's config_path.
+    /// containerd's `config_path`.
     #[arg(
         long,
         env = "LARDER_CERTS_DIR",

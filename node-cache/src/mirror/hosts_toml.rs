@@ -171,7 +171,9 @@ impl Parsed {
         let mut headers = Vec::new();
         collect(root, None, 0, &mut headers);
         let line = |at: usize| text[..at].rfind('\n').map_or(0, |end| end + 1);
-        headers.iter_mut().for_each(|(at, _)| *at = line(*at));
+        for (at, _) in &mut headers {
+            *at = line(*at);
+        }
         headers.sort();
         let mut hosts: Vec<String> = Vec::new();
         let mut sections = Vec::new();

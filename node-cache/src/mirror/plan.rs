@@ -41,6 +41,15 @@ pub enum Slot {
     Odd(String),
 }
 
+impl Slot {
+    fn file(&self) -> Option<&Content> {
+        match self {
+            Self::File(content) => Some(content),
+            Self::Absent | Self::Odd(_) => None,
+        }
+    }
+}
+
 /// A registry's folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenFolder {
@@ -248,12 +257,8 @@ pub enum Undo {
 
 /// Decides how to withdraw from a folder. `default` is what containerd uses without it.
 pub fn undo(folder: &SeenFolder, default: Option<&SeenFolder>, owner: &Owner) -> Undo {
-    let file = |slot| match slot {
-        &Slot::File(ref content) => Some(content),
-        Slot::Absent | Slot::Odd(_) => None,
-    };
-    let kept = file(&folder.original);
-    let default = default.filter(|_| folder.created).and_then(|default| file(&default.hosts));
+    let kept = folder.original.file();
+    let default = default.filter(|_| folder.created).and_then(|default| default.hosts.file());
     let gone = || match (kept, folder.created && !folder.others) {
         (Some(_), _) => Undo::Restore,
         (None, true) => Undo::Folder,
@@ -261,7 +266,6 @@ pub fn undo(folder: &SeenFolder, default: Option<&SeenFolder>, owner: &Owner) ->
     };
     match &folder.hosts {
         Slot::Absent if kept.is_some() || folder.created => gone(),
-        Slot::Absent => Undo::Nothing,
         Slot::File(hosts) => match mark::parse(&hosts.bytes) {
             Some(mark)
                 if *owner != Owner::Any && *owner != Owner::Instance(mark.instance.clone()) =>
@@ -280,6 +284,6 @@ pub fn undo(folder: &SeenFolder, default: Option<&SeenFolder>, owner: &Owner) ->
             None => Undo::Nothing,
         },
         Slot::Odd(_) if kept.is_some() || folder.created => Undo::Leftovers,
-        Slot::Odd(_) => Undo::Nothing,
+        Slot::Absent | Slot::Odd(_) => Undo::Nothing,
     }
 }

@@ -105,9 +105,10 @@ fn any_original() -> impl Strategy<Value = String> {
     (root, hosts, prop::bool::ANY).prop_map(|(root, hosts, windows)| {
         let mut text = root.to_owned();
         for (index, (name, body, nested)) in hosts.iter().enumerate() {
-            text += &format!("[host.\"https://{name}{index}.test\"]\n{body}");
+            text = format!("{text}[host.\"https://{name}{index}.test\"]\n{body}");
             if *nested {
-                text += &format!("[host.\"https://{name}{index}.test\".header]\n  x = [\"y\"]\n");
+                let header = "header]\n  x = [\"y\"]\n";
+                text = format!("{text}[host.\"https://{name}{index}.test\".{header}");
             }
         }
         if windows { text.replace('\n', "\r\n") } else { text }
