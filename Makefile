@@ -22,7 +22,6 @@ test: ## all tests: unit, property, and stories with real containerds and regist
 	@e2e/setup.sh
 	@echo '==> Building and running all tests (the first time takes minutes)'
 	@cargo test --workspace --no-fail-fast
-	@$(MAKE) --no-print-directory fuzz
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (20) seconds
 	@e2e/setup.sh cargo-fuzz
