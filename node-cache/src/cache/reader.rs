@@ -1,6 +1,7 @@
 //! Bodies on their way to a client.
 
 use std::{
+    io,
     ops::Range,
     pin::Pin,
     sync::{
@@ -40,6 +41,7 @@ pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, Truncated>> + Send>>;
 #[derive(Clone, Debug)]
 pub struct OpenStreams {
     count: Arc<AtomicU64>,
+    held: Arc<AtomicU64>,
     gauge: IntGauge,
 }
 
@@ -48,10 +50,13 @@ pub struct OpenStreams {
 const BUFFER_BUDGET: u64 = 48 << 20;
 const BUFFER_MIN: u64 = 64 << 10;
 const BUFFER_MAX: u64 = 1 << 20;
+/// Slow clients keep what they were given while fewer streams were open. When so much is held,
+/// everybody gets the least.
+const HELD_BUDGET: u64 = 8 << 20;
 
 impl OpenStreams {
     pub(super) fn new(gauge: IntGauge) -> Self {
-        Self { count: Arc::default(), gauge }
+        Self { count: Arc::default(), held: Arc::default(), gauge }
     }
 
     fn enter(&self) -> OpenStream {
@@ -66,9 +71,42 @@ struct OpenStream {
 }
 
 impl OpenStream {
-    fn read_size(&self) -> u64 {
+    /// A buffer for the next bytes, at most `wanted`.
+    fn piece(&self, wanted: u64) -> Piece {
         let open = self.streams.count.load(Ordering::Relaxed).max(1);
-        (BUFFER_BUDGET / open).clamp(BUFFER_MIN, BUFFER_MAX)
+        let free = HELD_BUDGET.saturating_sub(self.streams.held.load(Ordering::Relaxed));
+        let size = (BUFFER_BUDGET / open).min(free).clamp(BUFFER_MIN, BUFFER_MAX).min(wanted);
+        self.streams.held.fetch_add(size, Ordering::Relaxed);
+        let bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        Piece { bytes, size, held: self.streams.held.clone() }
+    }
+}
+
+/// Bytes of a body, counted as held until the client has taken them.
+struct Piece {
+    bytes: Vec<u8>,
+    size: u64,
+    held: Arc<AtomicU64>,
+}
+
+impl Piece {
+    /// Reads from `offset`; shorter at the end of the file. Blocks.
+    fn read(mut self, content: &Content, offset: u64) -> io::Result<Bytes> {
+        let filled = content.read_into(offset, &mut self.bytes)?;
+        self.bytes.truncate(filled);
+        Ok(Bytes::from_owner(self))
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
 
@@ -96,9 +134,11 @@ impl Delivery {
     }
 
     async fn read(&self, content: Content, offset: u64, end: u64) -> Result<Bytes, Truncated> {
-        let len = self.stream.read_size().min(end - offset);
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let task = tokio::task::spawn_blocking(move || content.read_at(offset, len));
+        // Allocated here and not where it is read: allocators keep freed memory for the thread that
+        // allocated it, and there may be many of those (512 clients: 6.4 GB and 4 CPU s/GiB, instead
+        // of 0.26 GB and 0.9).
+        let piece = self.stream.piece(end - offset);
+        let task = tokio::task::spawn_blocking(move || piece.read(&content, offset));
         match timeout(LOOK, task).await {
             Ok(Ok(Ok(bytes))) if !bytes.is_empty() => {
                 self.served.inc_by(bytes.len() as u64);

@@ -1,9 +1,9 @@
 //! Bodies that end early, ended so that nothing sent before is lost.
 //!
-//! When a body fails, hyper drops the connection together with what it has not written yet, up to
-//! 400 KiB. The client would have to ask for those bytes again, and for a body with a bad digest
-//! it would not get "all but the last byte". So the failure waits until hyper has flushed: it calls
-//! `poll_flush` of the transport exactly when its own buffer is empty.
+//! When a body fails, hyper drops the connection together with what it has not written yet: a piece
+//! of up to 1 MiB. The client would have to ask for those bytes again, and for a body with a bad
+//! digest it would not get "all but the last byte". So the failure waits until hyper has flushed: it
+//! calls `poll_flush` of the transport exactly when its own buffer is empty.
 
 use std::{
     io,

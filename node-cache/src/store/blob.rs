@@ -34,6 +34,11 @@ impl Content {
         self.0.disk.read_at(&self.0.file, offset, len)
     }
 
+    /// The same into a buffer; how many bytes of it are filled. Blocks.
+    pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.disk.read_into(&self.0.file, offset, buffer)
+    }
+
     /// Has the next reads see the disk rather than the kernel's memory of it.
     pub fn drop_cached(&self) {
         Disk::drop_cached(&self.0.file);

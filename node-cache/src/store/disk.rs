@@ -117,8 +117,20 @@ impl Disk {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     pub(super) fn read_at(&self, file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut buffer = BytesMut::zeroed(len);
+        let filled = self.read_into(file, offset, &mut buffer)?;
+        buffer.truncate(filled);
+        Ok(buffer.freeze())
+    }
+
+    /// The same into a buffer; how many bytes of it are filled.
+    pub(super) fn read_into(
+        &self,
+        file: &File,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         let mut filled = 0;
-        while filled < len {
+        while filled < buffer.len() {
             self.gate()?;
             match file.read_at(&mut buffer[filled..], offset + filled as u64) {
                 Ok(0) => break,
@@ -127,8 +139,7 @@ impl Disk {
                 Err(error) => return Err(error),
             }
         }
-        buffer.truncate(filled);
-        Ok(buffer.freeze())
+        Ok(filled)
     }
 
     pub(super) fn write_at(
