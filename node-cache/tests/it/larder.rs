@@ -36,6 +36,7 @@ const START: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Larder {
     folder: TempDir,
+    launcher: Vec<String>,
     child: Option<Child>,
     pull: SocketAddr,
     admin: SocketAddr,
@@ -71,6 +72,7 @@ impl Larder {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
         let larder = Self {
             folder,
+            launcher: Vec::new(),
             child: None,
             pull: nowhere,
             admin: nowhere,
@@ -91,6 +93,13 @@ impl Larder {
     /// From the next start on, the process has this variable.
     pub fn set(&mut self, variable: &str, value: &str) {
         self.environment.push((variable.to_owned(), value.to_owned()));
+    }
+
+    /// Starts the process through another program that takes its command line and `exec`s it.
+    #[allow(dead_code, reason = "for tests/it/load.rs")]
+    pub fn through(mut self, launcher: &[&str]) -> Self {
+        self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
+        self
     }
 
     /// Starts the process; panics if it does not come up.
@@ -137,9 +146,14 @@ impl Larder {
         // Another binary with the same contract, for trying out the tests themselves.
         let binary = std::env::var_os("LARDER_TEST_BINARY")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_larder-node").into());
-        let mut command = match self.mounts {
-            Some(mounts) => mounts.command(Path::new(&binary), self.folder()).into(),
-            None => Command::new(binary),
+        let mut command = match (self.mounts, self.launcher.split_first()) {
+            (Some(mounts), _) => mounts.command(Path::new(&binary), self.folder()).into(),
+            (None, None) => Command::new(binary),
+            (None, Some((program, arguments))) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
         };
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
@@ -163,6 +177,16 @@ impl Larder {
         if let Some(mut child) = self.child.take() {
             child.kill().await.unwrap();
         }
+    }
+
+    /// The id of the process; panics if it has ended by itself.
+    #[allow(dead_code, reason = "for tests/it/load.rs")]
+    pub fn id(&mut self) -> u32 {
+        let child = self.child.as_mut().unwrap();
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("larder-node has ended by itself: {status}");
+        }
+        child.id().unwrap()
     }
 
     /// Sends SIGTERM and does not wait.

@@ -1,0 +1,30 @@
+//! How large a test is, and that it is alone.
+
+use std::io::Write;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Two of these tests at once would measure each other. libtest has no such setting.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Waits for its turn, and raises the limit of file descriptors as far as is allowed.
+pub async fn alone() -> MutexGuard<'static, ()> {
+    let turn = ALONE.lock().await;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    turn
+}
+
+/// A number from the environment.
+pub fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")),
+        Err(_) => default,
+    }
+}
+
+/// Prints a measurement although the test passes: libtest captures only what macros print.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "    {line}");
+}
