@@ -108,6 +108,9 @@ async fn g13_g14_slow_and_half_open_clients_fit_into_128_mib_and_disturb_nobody(
     let launcher = group.launcher();
     let config = NodeConfig::new([Upstream::at(HOST, &origin)]);
     let mut larder = Larder::stopped(&config).through(&launcher.each_ref().map(String::as_str));
+    // What a container with this limit should set: one pool of freed memory, not one a thread. Saves
+    // 6 MiB here and costs nothing measurable.
+    larder.set("MALLOC_ARENA_MAX", "1");
     larder.start().await;
     let (address, process) = (larder.pull_address(), Process(larder.id()));
     for blob in [&small, &large] {
