@@ -75,6 +75,7 @@ pub struct Store {
     /// What the last process wrote down of blobs that the walk has not come to yet.
     remembered: Mutex<HashMap<Digest, (BlobRecord, Timestamp)>>,
     scrubbed: Mutex<Option<Digest>>,
+    written_cursor: Mutex<Option<Digest>>,
     evicted: AtomicU64,
     /// Held for its lock: a second process on the same folder must not write.
     lock: Mutex<Option<File>>,
@@ -124,6 +125,7 @@ impl Store {
             counters: Mutex::default(),
             remembered: Mutex::default(),
             scrubbed: Mutex::default(),
+            written_cursor: Mutex::default(),
             evicted: AtomicU64::new(0),
             lock: Mutex::default(),
             detached: Mutex::default(),
@@ -287,6 +289,10 @@ impl Store {
 
     fn scrubbed(&self) -> MutexGuard<'_, Option<Digest>> {
         held(&self.scrubbed)
+    }
+
+    fn written_cursor(&self) -> MutexGuard<'_, Option<Digest>> {
+        held(&self.written_cursor)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<File>> {

@@ -74,7 +74,6 @@ fn larder_fills_its_folder_again_after_the_blobs_were_deleted() -> Told {
 }
 
 #[test]
-#[ignore = "partial/<alg> and repos/ are made at start only: 503 for everything until then"]
 fn larder_fills_its_folder_again_after_all_of_it_was_deleted() -> Told {
     crate::told_with(Version::V2_4, async |sandbox, version| {
         fills_again("", sandbox, version).await

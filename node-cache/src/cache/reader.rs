@@ -91,8 +91,14 @@ struct Piece {
 
 impl Piece {
     /// Reads from `offset`; shorter at the end of the file. Blocks.
-    fn read(mut self, content: &Content, offset: u64) -> io::Result<Bytes> {
+    ///
+    /// Before bytes go out that end at `end`, the file is looked at once more: what changed while it
+    /// was being sent must not leave as a whole.
+    fn read(mut self, content: &Content, offset: u64, end: u64) -> io::Result<Bytes> {
         let filled = content.read_into(offset, &mut self.bytes)?;
+        if offset + filled as u64 == end && !content.is_unchanged() {
+            return Err(io::Error::other("it was changed while it was being sent"));
+        }
         self.bytes.truncate(filled);
         Ok(Bytes::from_owner(self))
     }
@@ -138,7 +144,7 @@ impl Delivery {
         // allocated it, and there may be many of those (512 clients: 6.4 GB and 4 CPU s/GiB, instead
         // of 0.26 GB and 0.9).
         let piece = self.stream.piece(end - offset);
-        let task = tokio::task::spawn_blocking(move || piece.read(&content, offset));
+        let task = tokio::task::spawn_blocking(move || piece.read(&content, offset, end));
         match timeout(LOOK, task).await {
             Ok(Ok(Ok(bytes))) if !bytes.is_empty() => {
                 self.served.inc_by(bytes.len() as u64);

@@ -1,7 +1,6 @@
 //! The configurator: once a second it sees to it that the files are there while the cache answers.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -174,6 +173,9 @@ impl Agent {
         let task = tokio::task::spawn_blocking(move || round::withdraw(&certs_dir, &owner, false));
         let outcome = timeout(LAST, task).await.context("withdrawing takes too long")??;
         let outcome = outcome.context("cannot withdraw")?;
+        for (folder, why) in &outcome.failed {
+            tracing::error!(folder, why, "a mirror stays");
+        }
         tracing::info!(files = outcome.changes.len(), "withdrawn");
         Ok(())
     }
@@ -198,7 +200,7 @@ impl Task {
     fn run(&self) -> Done {
         let section = self.config.as_ref().map(|config| &config.containerd);
         let (certs_dir, config_file) = self.args.places(section);
-        let verdict = inspect(&config_file, &certs_dir);
+        let verdict = containerd::inspect_files(&config_file, &certs_dir);
         let (verdict, round) = match self.work(&certs_dir, verdict.clone()) {
             Ok((verdict, outcome)) => (verdict, Ok(outcome)),
             Err(error) => (verdict, Err(error)),
@@ -248,27 +250,6 @@ pub(super) fn repair(
     }
     Ok(verdict)
 }
-
-/// Reads containerd's configuration.
-pub(super) fn inspect(config_file: &Path, certs_dir: &Path) -> Verdict {
-    let read = |path: &Path| match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-        Ok(found) if !found.is_file() => Err(io::Error::other("not a file")),
-        Ok(found) if found.len() > MAX_CONFIG => Err(io::Error::other("larger than 1 MiB")),
-        Ok(_) => fs::read(path).map(Some),
-    };
-    let list = |folder: &Path| {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        paths.sort();
-        paths
-    };
-    containerd::inspect(config_file, certs_dir, &read, &list)
-}
-
-/// Real configurations have a few kilobytes.
-const MAX_CONFIG: u64 = 1 << 20;
 
 impl ConfigureArgs {
     /// containerd's folder of mirrors and its configuration: as flags say, else as the document.

@@ -166,9 +166,12 @@ impl CertsDir {
             if let Some(registry) = name.strip_prefix(TEMPORARY) {
                 self.finish_removal(&path, registry)?;
             } else if is_folder(&path) {
-                for (name, path) in entries(&path)? {
-                    if name.starts_with(TEMPORARY) {
-                        file::remove(&path)?;
+                // What cannot be listed or changed is not ours.
+                for (name, path) in entries(&path).unwrap_or_default() {
+                    if name.starts_with(TEMPORARY)
+                        && let Err(error) = file::remove(&path)
+                    {
+                        tracing::debug!(%error, "an unfinished file stays");
                     }
                 }
             }
@@ -183,7 +186,14 @@ impl CertsDir {
             if name.starts_with(TEMPORARY) || !is_folder(&path) {
                 continue;
             }
-            let seen = observe_folder(&path)?;
+            let seen = match observe_folder(&path) {
+                Ok(seen) => seen,
+                // We make no folder that we cannot look into.
+                Err(error) => {
+                    tracing::debug!(%error, "not looked into");
+                    continue;
+                }
+            };
             if plan::undo(&seen, None, &Owner::Any) != Undo::Nothing {
                 names.push(name);
             }

@@ -1,5 +1,7 @@
 //! Our entry in the text of a `hosts.toml`: put in front of the others, and taken out again.
 
+mod rules;
+
 use std::ops::Range;
 
 use toml_edit::{Document, Item, Table};
@@ -19,6 +21,17 @@ pub enum Unmergeable {
     /// Not TOML. containerd ignores such a file, so there may be a hidden intention in it.
     #[error("it is not valid TOML (containerd ignores it as a whole): {0}")]
     NotToml(String),
+    /// containerd 2 ignores a file that begins so.
+    #[error("it begins with a byte order mark, so that containerd ignores it; save it without")]
+    ByteOrderMark,
+    /// TOML, and containerd ignores it all the same, our entry included.
+    #[error("containerd ignores the file because of {key}: {fix}")]
+    Ignored {
+        /// The key whose value it does not take.
+        key: String,
+        /// What it would take.
+        fix: String,
+    },
     /// `host` is a value.
     #[error("its `host` is not a table")]
     HostIsNoTable,
@@ -44,8 +57,14 @@ pub fn merge(original: Option<&[u8]>, mirror: &str) -> Result<String, Unmergeabl
     let Some(original) = original else {
         return Ok(entry);
     };
+    if original.starts_with("\u{feff}".as_bytes()) {
+        return Err(Unmergeable::ByteOrderMark);
+    }
     let text = text(original)?;
     let parsed = Parsed::of(text)?;
+    if let Ok(document) = Document::parse(text) {
+        rules::check(document.as_table())?;
+    }
     if parsed.hosts.iter().chain(&parsed.server).any(|host| same_address(host, mirror)) {
         return Err(Unmergeable::NamesMirror(mirror.to_owned()));
     }
@@ -87,6 +106,13 @@ pub fn strip(body: &[u8], mirror: Option<&str>) -> Result<Option<String>, Unmerg
     }
     left.push_str(&text[end..]);
     Ok((!left.trim().is_empty()).then_some(left))
+}
+
+/// Whether there is nothing in it but space and comments: containerd then goes by the certificates
+/// beside it.
+pub fn says_nothing(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 /// Whether two texts say the same but for line ends and space around them.
@@ -159,6 +185,12 @@ struct Parsed {
     hosts: Vec<String>,
     /// Text of each table of a host, nested ones on their own, in order.
     sections: Vec<(String, Range<usize>)>,
+}
+
+impl Unmergeable {
+    fn ignored(key: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::Ignored { key: key.into(), fix: fix.into() }
+    }
 }
 
 impl Parsed {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     args::{ConfigureArgs, WithdrawArgs},
     config::Config,
-    containerd::Verdict,
+    containerd::{Verdict, inspect_files},
 };
 
 /// What `configure --once` says to a script.
@@ -70,7 +70,7 @@ pub async fn configure(args: ConfigureArgs) -> anyhow::Result<Exit> {
         say(&format!("{}: {}: {}", rejected.host, rejected.field, rejected.message))?;
     }
     let (certs_dir, config_file) = args.places(Some(&config.containerd));
-    let verdict = agent::inspect(&config_file, &certs_dir);
+    let verdict = inspect_files(&config_file, &certs_dir);
     let round = args.round(&certs_dir, Some(&config), true);
     let answers = args.dry_run || answers(&args).await?;
     let done = if args.dry_run {
@@ -123,10 +123,14 @@ pub fn withdraw(args: &WithdrawArgs) -> anyhow::Result<Exit> {
     };
     let outcome = round::withdraw(&args.certs_dir, &owner, args.dry_run)?;
     tell(&outcome.changes, args.dry_run)?;
-    for (name, why) in &outcome.left {
+    for (name, why) in outcome.failed.iter().chain(&outcome.left) {
         say(&format!("{name}: {why}"))?;
     }
-    Ok(if outcome.left.is_empty() { Exit::Effective } else { Exit::Foreign })
+    Ok(match (outcome.failed.is_empty(), outcome.left.is_empty()) {
+        (false, _) => Exit::Other,
+        (true, false) => Exit::Foreign,
+        (true, true) => Exit::Effective,
+    })
 }
 
 /// Names what was done on standard error, or shows on standard output what would be.

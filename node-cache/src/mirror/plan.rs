@@ -127,16 +127,18 @@ pub fn plan(seen: &Seen, want: &Want<'_>) -> Result<Plan, Refusal> {
         Slot::Odd(odd) => Err(Refusal(odd.clone())),
         Slot::Absent if kept.is_none() && folder.created => {
             let original = from_default(seen, want)?;
+            not_shadowing(folder, original.as_ref())?;
             Ok(Plan::Write { original: None, hosts: sealed(original.as_ref(), want)? })
         }
-        Slot::Absent if kept.is_none() && folder.certs => Err(certificates()),
         Slot::Absent => {
+            not_shadowing(folder, kept)?;
             foreign(kept, want)?;
             Ok(Plan::Write { original: None, hosts: sealed(kept, want)? })
         }
         Slot::File(hosts) => match mark::parse(&hosts.bytes) {
             // Nobody's mark: it is the original, whatever was put aside before.
             None => {
+                not_shadowing(folder, Some(hosts))?;
                 foreign(Some(hosts), want)?;
                 let written = sealed(Some(hosts), want)?;
                 let original = (kept != Some(hosts)).then(|| hosts.clone());
@@ -155,6 +157,7 @@ pub fn plan(seen: &Seen, want: &Want<'_>) -> Result<Plan, Refusal> {
                     })?
                 };
                 let original = edited.as_ref().or(known);
+                not_shadowing(folder, original)?;
                 foreign(original, want)?;
                 let written = sealed(original, want)?;
                 // A newer configurator that writes the same has taken over.
@@ -211,6 +214,13 @@ fn foreign(original: Option<&Content>, want: &Want<'_>) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// containerd goes by the certificate files of a folder until there is a `hosts.toml` that says
+/// anything; ours would end that for the registry itself as well.
+fn not_shadowing(folder: &SeenFolder, original: Option<&Content>) -> Result<(), Refusal> {
+    let silent = original.is_none_or(|content| hosts_toml::says_nothing(&content.bytes));
+    if folder.certs && silent { Err(certificates()) } else { Ok(()) }
 }
 
 fn certificates() -> Refusal {

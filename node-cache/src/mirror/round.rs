@@ -6,7 +6,7 @@ use larder_crds::node::ExistingHosts;
 
 use super::{
     certs_dir::{CertsDir, CertsDirError, Change},
-    plan::{Owner, Plan, Undo, Want},
+    plan::{Owner, Plan, Refusal, Undo, Want},
 };
 use crate::oci::UpstreamHost;
 
@@ -33,6 +33,8 @@ pub struct Outcome {
     pub mirrored: Vec<String>,
     /// Registries or folders that are left alone, and why.
     pub left: Vec<(String, String)>,
+    /// Folders from which something could not be taken away, and why.
+    pub failed: Vec<(String, String)>,
     /// What was changed.
     pub changes: Vec<Change>,
 }
@@ -48,22 +50,36 @@ impl Round<'_> {
         let mut outcome = Outcome::default();
         let mut wanted = BTreeSet::new();
         for host in hosts {
-            match folder.plan(host, &self.want())? {
-                Ok(plan) => {
-                    outcome.changes.extend(folder.preview(host, &plan));
-                    folder.apply(host, &plan)?;
+            match self.write_one(&folder, host) {
+                Ok(Ok(changes)) => {
+                    outcome.changes.extend(changes);
                     wanted.insert(folder.folder_of(host));
                     outcome.mirrored.push(host.to_string());
                 }
-                Err(refusal) => outcome.left.push((host.to_string(), refusal.0)),
+                Ok(Err(refusal)) => outcome.left.push((host.to_string(), refusal.0)),
+                Err(error) if error.is_dead_mount() => return Err(error),
+                // A folder of another user, say: the other registries are none the worse.
+                Err(error) => outcome.left.push((host.to_string(), refused(&error))),
             }
         }
         for name in folder.ours()?.into_iter().filter(|name| !wanted.contains(name)) {
-            let undo = folder.undo(&name, &self.owner())?;
-            outcome.changes.extend(folder.preview_undo(&name, &undo));
-            folder.withdraw(&name, &undo)?;
+            withdraw_one(&folder, &name, &self.owner(), &mut outcome)?;
         }
         Ok(outcome)
+    }
+
+    fn write_one(
+        &self,
+        folder: &CertsDir,
+        host: &UpstreamHost,
+    ) -> Result<Result<Vec<Change>, Refusal>, CertsDirError> {
+        let plan = match folder.plan(host, &self.want())? {
+            Ok(plan) => plan,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let changes = folder.preview(host, &plan);
+        folder.apply(host, &plan)?;
+        Ok(Ok(changes))
     }
 
     /// What [`write`](Self::write) would do.
@@ -76,7 +92,10 @@ impl Round<'_> {
         let mut wanted = BTreeSet::new();
         for host in hosts {
             let plan = match &folder {
-                Some(folder) => folder.plan(host, &self.want())?,
+                Some(folder) => match folder.plan(host, &self.want()) {
+                    Ok(plan) => plan,
+                    Err(error) => Err(Refusal(refused(&error))),
+                },
                 None => super::plan::plan(&super::plan::Seen::default(), &self.want()),
             };
             match plan {
@@ -117,7 +136,31 @@ impl Round<'_> {
     }
 }
 
-/// Brings every folder back to what it was.
+/// Brings one folder back to what it was; trouble with it is the folder's own.
+fn withdraw_one(
+    folder: &CertsDir,
+    name: &str,
+    owner: &Owner,
+    outcome: &mut Outcome,
+) -> Result<Undo, CertsDirError> {
+    let undo = folder.undo(name, owner)?;
+    if let Undo::Leave(why) = &undo {
+        outcome.left.push((name.to_owned(), why.clone()));
+    }
+    let changes = folder.preview_undo(name, &undo);
+    match folder.withdraw(name, &undo) {
+        Ok(()) => outcome.changes.extend(changes),
+        Err(error) if error.is_dead_mount() => return Err(error),
+        Err(error) => outcome.failed.push((name.to_owned(), error.to_string())),
+    }
+    Ok(undo)
+}
+
+fn refused(error: &CertsDirError) -> String {
+    format!("{error}; let the folder and its files belong to the user that larder-node runs as")
+}
+
+/// Brings every folder back to what it was. Folders that cannot be looked into are not ours.
 pub fn withdraw(certs_dir: &Path, owner: &Owner, dry_run: bool) -> Result<Outcome, CertsDirError> {
     let mut outcome = Outcome::default();
     let Some(folder) = CertsDir::open(certs_dir)? else {
@@ -128,14 +171,11 @@ pub fn withdraw(certs_dir: &Path, owner: &Owner, dry_run: bool) -> Result<Outcom
     }
     let mut others = false;
     for name in folder.ours()? {
-        let undo = folder.undo(&name, owner)?;
-        others |= undo == Undo::Nothing;
-        outcome.changes.extend(folder.preview_undo(&name, &undo));
-        if let Undo::Leave(why) = &undo {
-            outcome.left.push((name.clone(), why.clone()));
-        }
-        if !dry_run {
-            folder.withdraw(&name, &undo)?;
+        if dry_run {
+            let undo = folder.undo(&name, owner)?;
+            outcome.changes.extend(folder.preview_undo(&name, &undo));
+        } else {
+            others |= withdraw_one(&folder, &name, owner, &mut outcome)? == Undo::Nothing;
         }
     }
     if !dry_run && !others {

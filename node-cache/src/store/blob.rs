@@ -1,13 +1,13 @@
 //! Stored content.
 
-use std::{fs::File, io, path::Path, sync::Arc, time::Instant};
+use std::{fs::File, io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
 use super::{
     Store, StoreError,
     disk::Disk,
-    ledger::{BlobRecord, Pin},
+    ledger::{BlobRecord, Pin, Victim},
     trust::{Stamp, allocated},
 };
 use crate::oci::Digest;
@@ -20,13 +20,25 @@ pub struct Content(Arc<Open>);
 #[derive(Debug)]
 struct Open {
     file: File,
+    /// How the file of a stored blob looked when it was opened; none while it is being written.
+    opened: Option<Stamp>,
     disk: Disk,
     _pin: Pin,
 }
 
 impl Content {
-    pub(super) fn new(file: File, disk: Disk, pin: Pin) -> Self {
-        Self(Arc::new(Open { file, disk, _pin: pin }))
+    pub(super) fn new(file: File, opened: Option<Stamp>, disk: Disk, pin: Pin) -> Self {
+        Self(Arc::new(Open { file, opened, disk, _pin: pin }))
+    }
+
+    /// Whether nobody has written to the file of a stored blob since it was opened: what was read
+    /// from it is then what was verified. Blocks.
+    pub fn is_unchanged(&self) -> bool {
+        let Some(opened) = self.0.opened else {
+            return true;
+        };
+        // Not the ctime, which moves when the name is taken away.
+        self.0.file.metadata().is_ok_and(|now| Stamp::of(&now).is_same_content(opened))
     }
 
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file. Blocks.
@@ -90,7 +102,7 @@ impl Store {
         }
         let trusted = ledger.stamp(digest) == Some(stamp);
         drop(ledger);
-        let content = Content::new(file, self.disk.clone(), pin);
+        let content = Content::new(file, Some(stamp), self.disk.clone(), pin);
         Ok(Some(Blob { content, size: metadata.len(), trusted, stamp }))
     }
 
@@ -133,13 +145,14 @@ impl Store {
     fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.layout.blob(digest);
         let written = self.disk.write_temporary(&self.layout.partials(), &path, bytes)?;
-        let bytes = allocated(&self.disk.metadata(&path, written.as_file())?);
+        let before = self.disk.metadata(&path, written.as_file())?;
         let admitted = self.admission();
         let file = self.disk.persist(written, &path)?;
         // As with a download: without a stamp it is hashed again, and it is there in any case.
-        let stamp = self.disk.metadata(&path, &file).ok().as_ref().map(Stamp::of);
+        let after = self.disk.metadata(&path, &file).ok();
+        let stamp = after.and_then(|after| Stamp::across_rename(&before, &after));
         let record = BlobRecord { stamp, ..BlobRecord::default() };
-        self.ledger.lock().insert(digest, bytes, record, Some(Instant::now()));
+        self.ledger.lock().insert(digest, allocated(&before), record, Some(Instant::now()));
         drop(admitted);
         self.disk.sync_folder(path.parent().unwrap_or(&path))
     }
@@ -148,17 +161,16 @@ impl Store {
     /// allow that, the file counts as absent all the same.
     pub fn quarantine_blob(&self, digest: &Digest) -> Result<(), StoreError> {
         self.distrust(digest);
-        let moved = self.move_to_quarantine(&self.layout.blob(digest), digest, true);
+        let moved = self.move_to_quarantine(&Victim::Blob(digest.clone()));
         moved.inspect_err(|_| self.ledger.lock().condemn(digest))
     }
 
     /// Moves a file aside for inspection and bounds the number of files kept so.
-    pub(super) fn move_to_quarantine(
-        &self,
-        path: &Path,
-        digest: &Digest,
-        stored: bool,
-    ) -> Result<(), StoreError> {
+    pub(super) fn move_to_quarantine(&self, bad: &Victim) -> Result<(), StoreError> {
+        let (digest, path) = match bad {
+            Victim::Blob(digest) => (digest, self.layout.blob(digest)),
+            Victim::Partial(digest) => (digest, self.layout.partial(digest)),
+        };
         let folder = self.layout.quarantine();
         let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
         let _admitted = self.admission();
@@ -169,14 +181,13 @@ impl Store {
             .find(|target| !target.exists());
         match target {
             // If it is not there, another request was faster.
-            Some(target) => self.disk.rename(path, &target).map(drop)?,
-            None => self.disk.remove(path)?,
+            Some(target) => self.disk.rename(&path, &target).map(drop)?,
+            None => self.disk.remove(&path)?,
         }
         let mut ledger = self.ledger.lock();
-        if stored {
-            ledger.remove(digest);
-        } else {
-            ledger.unbook(digest);
+        match bad {
+            Victim::Blob(_) => ledger.remove(digest),
+            Victim::Partial(_) => ledger.unbook(digest),
         }
         drop(ledger);
         self.trim_quarantine(KEPT_IN_QUARANTINE)

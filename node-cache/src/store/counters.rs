@@ -172,7 +172,8 @@ fn blob_row(record: &BlobRecord, now: Timestamp) -> BlobRow {
 }
 
 fn blob_record((inode, size, sec, nsec, uses, rank, last): BlobRow) -> (BlobRecord, Timestamp) {
-    let stamp = (size != NO_STAMP).then_some(Stamp { inode, size, ctime: (sec, nsec) });
+    let stamp =
+        (size != NO_STAMP).then_some(Stamp { inode, size, ctime: (sec, nsec), mtime: (0, 0) });
     let last = Timestamp::from_second(last).unwrap_or_default();
     (BlobRecord { stamp, uses, rank: Rank::from_stored(rank) }, last)
 }

@@ -169,7 +169,9 @@ impl Store {
             images: self.usage.take_changes(),
             scrubbed: self.scrubbed().clone(),
         };
-        if changes.blobs.is_empty() && changes.images.is_empty() {
+        let scrubbed = changes.scrubbed.clone();
+        let known = *self.written_cursor() == scrubbed;
+        if changes.blobs.is_empty() && changes.images.is_empty() && known {
             return;
         }
         if let Err(error) = open.write(&changes, jiff::Timestamp::now()) {
@@ -180,7 +182,9 @@ impl Store {
             // After an error of the disk a handle of redb refuses everything.
             *counters = None;
             *counters = Counters::open(&self.layout.counters()).ok().map(|(open, _)| open);
+            return;
         }
+        *self.written_cursor() = scrubbed;
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     disk::Disk,
     error::at,
     health::Health,
-    ledger::BlobRecord,
+    ledger::{BlobRecord, Victim},
     trust::{Stamp, allocated},
 };
 use crate::oci::Digest;
@@ -46,7 +46,7 @@ impl Store {
         Ok(Partial {
             digest: digest.clone(),
             path,
-            content: Content::new(file, self.disk.clone(), pin),
+            content: Content::new(file, None, self.disk.clone(), pin),
             disk: self.disk.clone(),
             health: self.health.clone(),
         })
@@ -71,7 +71,7 @@ impl Store {
         // A download of unknown length has reserved more than it needed.
         partial.release_reserved()?;
         self.disk.sync(&partial.path, partial.content.file())?;
-        let bytes = allocated(&self.disk.metadata(&partial.path, partial.content.file())?);
+        let before = self.disk.metadata(&partial.path, partial.content.file())?;
         let admitted = self.admission();
         if !self.disk.rename(&partial.path, &path)? {
             let gone = std::io::ErrorKind::NotFound.into();
@@ -79,12 +79,12 @@ impl Store {
         }
         // The rename itself moved the ctime, so the stamp is taken after it. Without one the blob is
         // hashed again; it is there in any case.
-        let stamp = self.disk.metadata(&path, partial.content.file()).ok();
-        let stamp = stamp.as_ref().map(Stamp::of);
+        let after = self.disk.metadata(&path, partial.content.file()).ok();
+        let stamp = after.and_then(|after| Stamp::across_rename(&before, &after));
         let record = BlobRecord { stamp, ..BlobRecord::default() };
         let mut ledger = self.ledger.lock();
         ledger.unbook(&partial.digest);
-        ledger.insert(&partial.digest, bytes, record, Some(Instant::now()));
+        ledger.insert(&partial.digest, allocated(&before), record, Some(Instant::now()));
         drop(ledger);
         drop(admitted);
         self.disk.sync_folder(folder)?;
@@ -114,7 +114,7 @@ impl Store {
 
     /// Moves a complete download with the wrong content out of the way.
     pub fn quarantine_partial(&self, partial: &Partial) -> Result<(), StoreError> {
-        self.move_to_quarantine(&partial.path, &partial.digest, false)
+        self.move_to_quarantine(&Victim::Partial(partial.digest.clone()))
     }
 
     /// Books and reserves disk space for the first `total` bytes of the download, giving up what is

@@ -4,11 +4,20 @@ use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 /// What a file looked like right after it was verified. Whoever changes its content through the
 /// file system changes the ctime as well, which cannot be set back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub(super) struct Stamp {
     pub(super) inode: u64,
     pub(super) size: u64,
     pub(super) ctime: (i64, i64),
+    /// Not written down: it is compared within one process only, where the ctime may move because
+    /// of the name.
+    pub(super) mtime: (i64, i64),
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Self) -> bool {
+        (self.inode, self.size, self.ctime) == (other.inode, other.size, other.ctime)
+    }
 }
 
 impl Stamp {
@@ -17,7 +26,19 @@ impl Stamp {
             inode: metadata.ino(),
             size: metadata.size(),
             ctime: (metadata.ctime(), metadata.ctime_nsec()),
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
         }
+    }
+
+    /// The stamp of a file that was verified before it got its name, which moves the ctime; none if
+    /// somebody wrote to it meanwhile.
+    pub(super) fn across_rename(before: &Metadata, after: &Metadata) -> Option<Self> {
+        let after = Self::of(after);
+        after.is_same_content(Self::of(before)).then_some(after)
+    }
+
+    pub(super) fn is_same_content(self, other: Self) -> bool {
+        (self.inode, self.size, self.mtime) == (other.inode, other.size, other.mtime)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -214,6 +215,67 @@ async fn once_says_what_it_did_and_ends_with_a_code() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("MirrorUnreachable"), "{said}");
     assert_eq!(node.hosts("corp.test"), ["https://corp.test"], "what leads nowhere is taken away");
+}
+
+/// A pod's configurator is root without capabilities.
+#[tokio::test]
+async fn folders_and_files_of_another_user_stop_no_other_registry() {
+    let node = Node::start().await;
+    let certs = &node.certs;
+    let own = |name: &str, mode: u32| {
+        std::os::unix::fs::chown(certs.join(name), Some(12345), Some(12345)).unwrap();
+        fs::set_permissions(certs.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // Not configured and not readable; configured and not writable; a file that cannot be copied
+    // with its owner.
+    fs::create_dir(certs.join("secret.test")).unwrap();
+    own("secret.test", 0o700);
+    fs::create_dir(certs.join("last.test")).unwrap();
+    fs::write(certs.join("last.test/hosts.toml"), DEFAULT).unwrap();
+    own("last.test", 0o755);
+    own("corp.test/hosts.toml", 0o644);
+    let before = tree(certs);
+    let bare = async |command: &str, flags: &[&str]| {
+        let real = node.command(command, flags);
+        let mut process = Command::new("setpriv");
+        process.args(["--inh-caps=-all", "--bounding-set=-all"]);
+        process.arg(real.as_std().get_program()).args(real.as_std().get_args());
+        let output = process.output().await.unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = bare("configure", &["--once"]).await;
+    assert_eq!(code, Some(5), "{said}");
+    for (folder, others) in
+        [("new.test", "https://default.test"), ("port.test_5000_", "https://default.test")]
+    {
+        assert_eq!(node.hosts(folder).last().unwrap(), others, "{said}");
+        assert_eq!(node.hosts(folder).len(), 2, "{said}");
+    }
+    assert!(said.contains("last.test: ") && said.contains("corp.test: "), "{said}");
+    assert_eq!(node.hosts("corp.test"), ["https://corp.test"]);
+    let (code, said) = bare("withdraw", &["--any"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(tree(certs), before, "{said}");
+}
+
+/// A drop-in may say what the configuration itself does not.
+#[tokio::test]
+async fn what_containerd_imports_counts() {
+    let node = Node::start().await;
+    let folder = node.larder.folder();
+    let section = format!(
+        "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n  config_path = \"{}\"\n",
+        node.certs.display()
+    );
+    let imports = format!("version = 3\nimports = [\"{}/conf.d/*.toml\"]\n", folder.display());
+    fs::write(folder.join("containerd.toml"), imports).unwrap();
+    let (code, said) = node.run("configure", &["--once"]).await;
+    assert_eq!(code, Some(3), "{said}");
+    fs::create_dir(folder.join("conf.d")).unwrap();
+    fs::write(folder.join("conf.d/larder.toml"), section).unwrap();
+    let (code, said) = node.run("configure", &["--once"]).await;
+    assert_eq!(code, Some(5), "effective, but for the folder with certificates: {said}");
 }
 
 /// What containerd finds at any moment: files that it can read, and no folder that hides

@@ -42,10 +42,11 @@ fn our_entry_stands_behind_the_root_keys_and_in_front_of_every_table() {
 }
 
 #[test]
-fn a_byte_order_mark_and_windows_line_ends_are_read() {
-    let original = "\u{feff}server = \"https://a\"\r\n[host.\"https://b\"]\r\n  x = 1\r\n";
+fn windows_line_ends_are_read_and_a_byte_order_mark_is_refused_as_containerd_does() {
+    let original = "server = \"https://a\"\r\n[host.\"https://b\"]\r\n  x = 1\r\n";
+    let marked = format!("\u{feff}{original}");
+    assert_eq!(merged(&marked), Err(Unmergeable::ByteOrderMark));
     let text = merged(original).unwrap();
-    assert!(!text.contains('\u{feff}'));
     assert_eq!(Parsed::of(&text).unwrap().hosts, [MIRROR, "https://b"]);
 }
 
@@ -70,6 +71,27 @@ fn what_cannot_be_merged_says_what_is_wrong() {
     }
     assert_eq!(merge(Some(b"a = \"\xff\"\n"), MIRROR), Err(U::NotText));
     assert_eq!(merge(Some(&vec![b'\n'; MAX_SIZE + 1]), MIRROR), Err(U::TooLarge));
+}
+
+#[test]
+fn a_file_that_containerd_ignores_is_left_alone_with_the_key_that_is_wrong() {
+    for (original, wrong) in [
+        ("[host.\"https://c\"]\ncapabilities = [\"fly\"]\n", "host.\"https://c\".capabilities"),
+        ("[host.\"https://c\"]\ndial_timeout = \"1 s\"\n", "host.\"https://c\".dial_timeout"),
+        ("[host.\"https://c\"]\nskip_verify = \"yes\"\n", "host.\"https://c\".skip_verify"),
+        ("server = 1\n", "server"),
+        ("capabilities = \"pull\"\n", "capabilities"),
+        ("[host.\"https://c\"]\nca = 1\n", "host.\"https://c\".ca"),
+        ("[host.\"https://c\"]\nheader = 1\n", "host.\"https://c\".header"),
+    ] {
+        match merged(original) {
+            Err(Unmergeable::Ignored { key, .. }) => assert_eq!(key, wrong),
+            other => panic!("{original}: {other:?}"),
+        }
+    }
+    let good = "[host.\"https://c\"]\ncapabilities = [\"Pull\"]\ndial_timeout = \"1m1.5s\"\n\
+                client = [[\"/c\", \"/k\"]]\nheader = {a = \"b\"}\n";
+    assert!(merged(good).is_ok() || matches!(merged(good), Err(Unmergeable::Inline)), "{good}");
 }
 
 #[test]
