@@ -59,13 +59,21 @@ const FETCHES: usize = 16;
 /// Memory for manifests that are asked for again and again.
 const RECENT_BYTES: u64 = 8 << 20;
 
+/// A manifest in memory is read from disk again after this time: somebody may have emptied the
+/// folder, and what is gone there has to be fetched again, or the next start does not find it.
+const LOOKED_AT: Duration = Duration::from_mins(1);
+
 impl Default for Manifests {
     fn default() -> Self {
         let weigh = |_: &Digest, manifest: &Arc<Manifest>| {
             u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
         };
         Self {
-            recent: sync::Cache::builder().max_capacity(RECENT_BYTES).weigher(weigh).build(),
+            recent: sync::Cache::builder()
+                .max_capacity(RECENT_BYTES)
+                .weigher(weigh)
+                .time_to_live(LOOKED_AT)
+                .build(),
             // Only joins what is under way: the outcome is removed as soon as it is there.
             fetches: future::Cache::builder()
                 .max_capacity(1_000)

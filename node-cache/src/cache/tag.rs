@@ -90,7 +90,13 @@ impl Cache {
 
         let policy = &place.upstream.config().tags;
         let known = record.map(|record| {
-            let freshness = freshness(&record, policy, tag, Timestamp::now());
+            let now = Timestamp::now();
+            // The clock was set back. Counted from here, the record ends after `staleIfError` as
+            // any other; from a date in the future it would not.
+            if record.checked_at > now {
+                self.keep_tag(place, tag, TagRecord { checked_at: now, ..record.clone() });
+            }
+            let freshness = freshness(&record, policy, tag, now);
             (record, freshness)
         });
         let stale = match known {

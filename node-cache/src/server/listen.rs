@@ -19,8 +19,9 @@ use tower::ServiceExt;
 use super::flush::{Flushes, Tracked};
 
 /// How long a client may take for its request's head, and how long a connection may idle between
-/// requests. Go clients send a request again if an idle connection was closed under it.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// requests. Go clients send a request again if an idle connection was closed under it. With 2,000
+/// such connections closing took 0.3 s more, and 10 s is the promise.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(9);
 /// More headers than any registry client sends (containerd: 6).
 const MAX_HEADERS: usize = 64;
 /// The longest head, and how much of a body hyper takes before the client took what is there. Its

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::{
         Arc,
@@ -12,6 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use larder_e2e::disk::{Disk, Format};
 use serde_json::Value;
 
 use crate::{
@@ -36,13 +36,11 @@ async fn report(larder: &Larder) -> Value {
     serde_json::from_str(&larder.admin("/report").send().await.text()).unwrap()
 }
 
-/// What `du` would say; files come and go meanwhile.
-fn allocated_below(path: &Path) -> u64 {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return 0;
-    };
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    metadata.blocks() * 512 + entries.map(|entry| allocated_below(&entry.path())).sum::<u64>()
+/// What the file system has given out, at one instant. Adding up files while they are renamed and
+/// removed would count some twice.
+fn allocated_on(root: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(root).unwrap();
+    (disk.f_blocks - disk.f_bfree) * disk.f_frsize
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,15 +88,22 @@ async fn g16_the_store_stays_within_its_capacity_while_pulls_push_each_other_out
     let capacity = 64 * MIB as u64;
     let first: Vec<_> = (0..5).map(|n| origin.blob(APP, 80 + n, 10 * MIB)).collect();
     let second: Vec<_> = (0..8).map(|n| origin.blob(APP, 90 + n, 6 * MIB)).collect();
-    let larder = small_store(&origin, "64Mi").await;
-    let (folder, over) = (larder.folder().join("store"), Arc::new(AtomicBool::new(false)));
-    let stop = over.clone();
+    let config = NodeConfig::new([Upstream::at(HOST, &origin)]).capacity("64Mi");
+    let mut larder = Larder::stopped(&config);
+    let media = tempfile::Builder::new().prefix("larder-it-").tempdir().unwrap();
+    let store = larder.folder().join("store");
+    let disk = Disk::mounted(Format::Ext4(192), media.path(), &store).await.unwrap();
+    larder.on(disk.mounts());
+    let root = disk.root();
+    let empty = allocated_on(&root);
+    larder.start().await;
+    let stop = Arc::new(AtomicBool::new(false));
     let worst = std::thread::spawn({
-        let over = over.clone();
+        let stop = stop.clone();
         move || {
             let mut worst = 0;
-            while !over.load(Ordering::Relaxed) {
-                worst = worst.max(allocated_below(&folder));
+            while !stop.load(Ordering::Relaxed) {
+                worst = worst.max(allocated_on(&root) - empty);
                 std::thread::sleep(Duration::from_millis(10));
             }
             worst
@@ -127,6 +132,8 @@ async fn g16_the_store_stays_within_its_capacity_while_pulls_push_each_other_out
     assert!(worst <= capacity, "{} bytes over", worst - capacity);
     assert!(worst > capacity / 2, "the samples saw nothing: {worst}");
     assert!(larder.metrics().await.sum("larder_node_evicted_total", &[]) >= 4.0);
+    larder.kill().await;
+    disk.removed().await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{
     faulty::{ALWAYS, Door, Fault, Image, On, Origin, TOKENS},
-    larder::{Answer, Larder, Upstream},
+    larder::{Answer, Larder, Upstream, eventually},
 };
 
 const HOST: &str = "reg.test";
@@ -286,4 +286,36 @@ async fn a_digest_never_waits_for_the_upstream() {
     answer.is_whole(&image.index.bytes);
     assert!(answer.elapsed < Duration::from_secs(1), "{}", answer.line());
     assert_eq!(origin.seen().len(), 0, "{}", origin.story());
+}
+
+#[tokio::test]
+async fn f12_a_record_from_the_future_ages_from_now_on() {
+    let (origin, image, larder) = pulled(json!({})).await;
+    let path = larder.store().tag_path(HOST, APP, "v1");
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let future = "2199-01-01T00:00:00Z";
+    record["checkedAt"] = json!(future);
+    std::fs::write(&path, record.to_string()).unwrap();
+
+    origin.inject(APP, On::Manifests, Fault::Status(503), ALWAYS);
+    larder.get(V1).send().await.is_whole(&image.index.bytes);
+    let ages = eventually(5, async || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        !text.contains(future) && text.contains(&image.index.digest)
+    });
+    assert!(ages.await, "the record would be served stale until 2199");
+}
+
+#[tokio::test]
+async fn a_manifest_whose_file_is_gone_is_kept_again_though_it_is_hot_in_memory() {
+    let (_origin, image, larder) = pulled(json!({"refreshInterval": "1h"})).await;
+    let path = format!("/v2/{APP}/manifests/{}?ns={HOST}", image.index.digest);
+    larder.get(&path).send().await.is_whole(&image.index.bytes);
+    std::fs::remove_file(larder.store().blob(&image.index.digest)).unwrap();
+    let kept = eventually(75, async || {
+        larder.get(&path).send().await.is_whole(&image.index.bytes);
+        larder.store().has(&image.index.digest)
+    });
+    assert!(kept.await, "the next start would not find it");
 }
