@@ -49,15 +49,14 @@ impl Upstream {
 
     fn document(&self) -> String {
         let Self { host, endpoint, tls } = self;
-        let mut text = format!("- host: \"{host}\"\n  endpoints: [{{url: \"{endpoint}\"}}]\n");
-        if let Some(certificates) = tls {
+        let tls = tls.as_ref().map_or_else(String::new, |certificates| {
             let [ca, certificate, key] = ["ca.crt", "client.cert", "client.key"]
                 .map(|name| certificates.file(name).display().to_string());
-            text += &format!(
+            format!(
                 "  tls: {{caFile: {ca}, clientCertFile: {certificate}, clientKeyFile: {key}}}\n"
-            );
-        }
-        text
+            )
+        });
+        format!("- host: \"{host}\"\n  endpoints: [{{url: \"{endpoint}\"}}]\n{tls}")
     }
 }
 

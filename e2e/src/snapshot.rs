@@ -57,8 +57,8 @@ impl Snapshot {
     pub fn check(&self, folder: &Path) -> Result<()> {
         let now = Self::of(folder)?;
         let paths: BTreeSet<_> = self.0.keys().chain(now.0.keys()).collect();
-        let changed = paths.into_iter().filter(|path| self.0.get(*path) != now.0.get(*path));
-        let changes: Vec<_> = changed
+        let different = paths.into_iter().filter(|path| self.0.get(*path) != now.0.get(*path));
+        let changes: Vec<_> = different
             .map(|path| {
                 let (was, is) = (self.0.get(path), now.0.get(path));
                 format!("{}: was {was:?}, is {is:?}", path.display())
