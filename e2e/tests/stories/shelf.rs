@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use larder_e2e::{
     clients::Raw,
+    configurator,
     containerd::{Containerd, Pulled, Version},
     digest,
     image::{Edition, Image, SHELF},
@@ -60,10 +61,10 @@ impl Shelf {
             }
         }
         let line = Relay::start(registry.address(), shape).await?;
-        let upstream = Upstream { host: host.clone(), endpoint: line.address() };
+        let upstream = Upstream::at(&host, line.address());
         let larder = Larder::start_on(ground, &sandbox.folder("larder")?, &[upstream]).await?;
         let containerd = Containerd::start(version, &sandbox.folder("c")?).await?;
-        containerd.mirror(&host, larder.address())?;
+        configurator::once(&larder, &containerd).await?;
         Ok(Self { registry, line, larder, containerd, images })
     }
 
@@ -121,6 +122,17 @@ impl Shelf {
     /// Checks the store of a running Larder that has just served everything: nothing unfinished,
     /// nothing in quarantine, all blobs there and right.
     pub(crate) async fn check_full_store(&self) -> Result<()> {
+        self.check_store_of(self.content().into_keys()).await
+    }
+
+    /// As [`Shelf::check_full_store`], without the manifests: those that Larder has in memory are
+    /// not stored once more.
+    pub(crate) async fn check_stored_blobs(&self) -> Result<()> {
+        let blobs = self.images.iter().flat_map(|shelved| shelved.image.blobs());
+        self.check_store_of(blobs.map(|blob| blob.digest.as_str())).await
+    }
+
+    async fn check_store_of<'a>(&self, wanted: impl Iterator<Item = &'a str>) -> Result<()> {
         let store = self.larder.store();
         eventually("nothing unfinished is left in partial/", Duration::from_secs(10), || {
             Ok(files(&store.join("partial"))?.is_empty())
@@ -129,7 +141,7 @@ impl Shelf {
         let quarantined = files(&store.join("quarantine"))?;
         ensure!(quarantined.is_empty(), "in quarantine: {quarantined:?}");
         let stored = check_blobs(&store)?;
-        for digest in self.content().keys() {
+        for digest in wanted {
             ensure!(stored.iter().any(|stored| stored == digest), "{digest} is not stored");
         }
         Ok(())
