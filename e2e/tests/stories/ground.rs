@@ -140,7 +140,7 @@ async fn on_a_small_disk(
         disk.remount("size=64M").await?;
         shelf.pull_all().await.context("on a disk that has grown")?;
         comes_to_say(&shelf, "Ready", Duration::from_secs(90)).await?;
-        shelf.check_stored_blobs().await?;
+        shelf.check_full_store().await?;
     }
     shelf.larder.kill()?;
     disk.removed().await?;
@@ -216,7 +216,7 @@ fn f06_larder_stores_again_after_its_disk_was_remounted_for_writing() -> Told {
         comes_to_say(&shelf, "Ready", Duration::from_secs(30)).await?;
         shelf.remove_all().await?;
         shelf.pull_all().await.context("on a disk that can be written again")?;
-        shelf.check_stored_blobs().await?;
+        shelf.check_full_store().await?;
         shelf.larder.kill()?;
         disk.removed().await
     })

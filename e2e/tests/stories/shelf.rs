@@ -122,17 +122,6 @@ impl Shelf {
     /// Checks the store of a running Larder that has just served everything: nothing unfinished,
     /// nothing in quarantine, all blobs there and right.
     pub(crate) async fn check_full_store(&self) -> Result<()> {
-        self.check_store_of(self.content().into_keys()).await
-    }
-
-    /// As [`Shelf::check_full_store`], without the manifests: those that Larder has in memory are
-    /// not stored once more.
-    pub(crate) async fn check_stored_blobs(&self) -> Result<()> {
-        let blobs = self.images.iter().flat_map(|shelved| shelved.image.blobs());
-        self.check_store_of(blobs.map(|blob| blob.digest.as_str())).await
-    }
-
-    async fn check_store_of<'a>(&self, wanted: impl Iterator<Item = &'a str>) -> Result<()> {
         let store = self.larder.store();
         eventually("nothing unfinished is left in partial/", Duration::from_secs(10), || {
             Ok(files(&store.join("partial"))?.is_empty())
@@ -141,7 +130,7 @@ impl Shelf {
         let quarantined = files(&store.join("quarantine"))?;
         ensure!(quarantined.is_empty(), "in quarantine: {quarantined:?}");
         let stored = check_blobs(&store)?;
-        for digest in wanted {
+        for digest in self.content().into_keys() {
             ensure!(stored.iter().any(|stored| stored == digest), "{digest} is not stored");
         }
         Ok(())
