@@ -19,6 +19,7 @@ use larder_crds::resources::{CacheReason, ProxyCache};
 
 pub use problems::Seen;
 pub use status::Outcome;
+pub use tell::Teller;
 
 use self::{
     plan::{Objects, REPORT_TOKEN},
