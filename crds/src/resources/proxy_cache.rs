@@ -24,6 +24,7 @@ use super::ProxyCacheStatus;
     category = "larder",
     status = "ProxyCacheStatus",
     derive = "PartialEq",
+    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must have at most 40 characters: names of pods are made of it"),
     doc = "A cache of container images on every node, and the mirror configuration that sends containerd to it.",
     printcolumn(
         name = "Available",

@@ -6,14 +6,18 @@ use super::*;
 fn generated() -> Vec<(PathBuf, String)> {
     let crds = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let head = "# Generated from crds/src/resources: UPDATE_CRDS=1 cargo test --workspace crd\n";
-    definitions()
-        .iter()
-        .map(|definition| {
-            let name = &definition.spec.names.plural;
-            let text = serde_yaml::to_string(definition).unwrap();
-            (crds.join(format!("yaml/{name}.yaml")), format!("{head}{text}"))
-        })
-        .collect()
+    let mut files = Vec::new();
+    for mut definition in definitions() {
+        let name = format!("{}.yaml", definition.spec.names.plural);
+        let text = serde_yaml::to_string(&definition).unwrap();
+        files.push((crds.join("yaml").join(&name), format!("{head}{text}")));
+        // `helm uninstall` must not take away what users wrote.
+        let keep = ("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+        definition.metadata.annotations = Some([keep].into());
+        let text = serde_yaml::to_string(&definition).unwrap();
+        files.push((crds.join("../charts/larder/files/crds").join(&name), format!("{head}{text}")));
+    }
+    files
 }
 
 #[test]
