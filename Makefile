@@ -17,17 +17,18 @@ demo: ## pull a 300 MB image with and without Larder, and print what it cost (ro
 	@echo '==> The demo'
 	@$(TARGET)/debug/demo
 
-test: ## all tests: unit, property, and stories with real containerds and registries (root)
+test: ## all tests: unit, property, stories with real containerds and registries, fuzzing (root)
 	@echo '==> Tools of the tests'
 	@e2e/setup.sh
 	@echo '==> Building and running all tests (the first time takes minutes)'
 	@cargo test --workspace --no-fail-fast
+	@node-cache/fuzz/run
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (20) seconds
 	@e2e/setup.sh cargo-fuzz
 	@node-cache/fuzz/run
 
-soak: ## crashes, power cuts and damage at full length (root, an hour); CASE=power for one of: kill power damage media deleted disk clock hang
+soak: ## crashes, power cuts, damage and load at full length (root, an hour); CASE=power for one of: kill power damage media deleted disk clock hang load
 	@echo '==> Tools of the tests'
 	@e2e/setup.sh
 	@echo '==> Building (the first time takes minutes)'

@@ -56,6 +56,8 @@ pub enum ConfigPath {
     Single,
     /// That folder and another, separated by a colon.
     Colon,
+    /// That folder, in a file that the configuration imports.
+    DropIn,
 }
 
 /// An image that was pulled.
@@ -102,8 +104,7 @@ impl Containerd {
         for part in ["certs.d", "cni/net.d", "opt", "tmp"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        let text = configuration(version, folder, &config_path_line(folder, config_path));
-        fs::write(folder.join("config.toml"), text)?;
+        configure(version, folder, config_path)?;
         let programs = tools::built(&format!("{}/containerd", version.tool()))?;
         let mut command = process::command_with_own_mounts(&programs, folder);
         command.args(["--config", "config.toml"]).env("TMPDIR", folder.join("tmp"));
@@ -122,6 +123,11 @@ impl Containerd {
         self.version
     }
 
+    /// Where all its files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Its configuration.
     pub fn config_file(&self) -> PathBuf {
         self.folder.join("config.toml")
@@ -132,8 +138,8 @@ impl Containerd {
         self.folder.join("certs.d")
     }
 
-    /// Sends pulls of `host`'s images to `mirror` first; the registry itself stays the fallback.
-    /// In force from the next pull on.
+    /// Sends pulls of `host`'s images to `mirror` first, where [`configurator`](crate::configurator)
+    /// is not the one to do it. In force from the next pull on.
     pub fn mirror(&self, host: &str, mirror: SocketAddr) -> Result<()> {
         // Of the folders that containerd looks for, the one that wins, and without a colon.
         let name = match host.rsplit_once(':') {
@@ -218,20 +224,39 @@ fn path_of(command: &Command) -> Option<String> {
     Some(path.to_string_lossy().into_owned())
 }
 
+/// Writes the configuration.
+fn configure(version: Version, folder: &Path, config_path: ConfigPath) -> Result<()> {
+    let (root, cri) =
+        (common(folder), cri(version, folder, &config_path_line(folder, config_path)));
+    let version = match version {
+        Version::V1_6 | Version::V1_7 => "version = 2\n",
+        Version::V2_4 => "version = 3\n",
+    };
+    let text = if config_path == ConfigPath::DropIn {
+        // All of what is about the CRI: containerd 1.x takes a plugin's section from one file.
+        fs::create_dir_all(folder.join("conf.d"))?;
+        fs::write(folder.join("conf.d/cri.toml"), format!("{version}{cri}"))?;
+        format!("{version}imports = [\"{}/conf.d/*.toml\"]\n{root}", folder.display())
+    } else {
+        format!("{version}{root}{cri}")
+    };
+    Ok(fs::write(folder.join("config.toml"), text)?)
+}
+
 fn config_path_line(folder: &Path, config_path: ConfigPath) -> String {
     let folder = folder.display();
     match config_path {
         ConfigPath::Missing => String::new(),
-        ConfigPath::Single => format!("config_path = \"{folder}/certs.d\""),
+        ConfigPath::Single | ConfigPath::DropIn => format!("config_path = \"{folder}/certs.d\""),
         ConfigPath::Colon => format!("config_path = \"{folder}/certs.d:{folder}/other.d\""),
     }
 }
 
 /// Everything below `folder`, nothing elsewhere on the machine: by default containerd makes
 /// /opt/containerd and /etc/cni/net.d, and 2.x listens in /var/run/nri.
-fn configuration(version: Version, folder: &Path, config_path: &str) -> String {
+fn common(folder: &Path) -> String {
     let folder = folder.display();
-    let everywhere = format!(
+    format!(
         r#"root = "{folder}/root"
 state = "{folder}/state"
 [grpc]
@@ -241,11 +266,14 @@ state = "{folder}/state"
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
 "#
-    );
+    )
+}
+
+fn cri(version: Version, folder: &Path, config_path: &str) -> String {
+    let folder = folder.display();
     match version {
         Version::V1_6 | Version::V1_7 => format!(
-            r#"version = 2
-{everywhere}[plugins."io.containerd.grpc.v1.cri"]
+            r#"[plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".registry]
     {config_path}
@@ -255,8 +283,7 @@ state = "{folder}/state"
 "#
         ),
         Version::V2_4 => format!(
-            r#"version = 3
-{everywhere}[plugins."io.containerd.cri.v1.images".registry]
+            r#"[plugins."io.containerd.cri.v1.images".registry]
   {config_path}
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true

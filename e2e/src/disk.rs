@@ -145,6 +145,12 @@ impl Disk {
         self.run("mount", &["-o", options, &medium.to_string_lossy()]).await
     }
 
+    /// Remounts it with another option, such as `ro` (nobody may have a file open for writing),
+    /// `rw` or, for memory, `size=64M`.
+    pub async fn remount(&self, option: &str) -> Result<()> {
+        self.run("mount", &["-o", &format!("remount,{option}")]).await
+    }
+
     /// Unmounts it: nobody may have a file open.
     pub async fn unmount(&self) -> Result<()> {
         self.run("umount", &[]).await

@@ -8,10 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use larder_crds::node::NodeReport;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::{
+    certificates::Certificates,
     disk::Mounts,
     metrics::Metrics,
     process::{self, Daemon, POLL},
@@ -19,14 +21,43 @@ use crate::{
 };
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
+const DOCUMENT: &str = "config.yaml";
 
 /// An upstream as the configuration names it.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// As in image names.
-    pub host: String,
-    /// Where it really is.
-    pub endpoint: SocketAddr,
+    host: String,
+    endpoint: String,
+    tls: Option<Certificates>,
+}
+
+impl Upstream {
+    /// One that is `host` in image names and really at `endpoint`.
+    pub fn at(host: impl Into<String>, endpoint: SocketAddr) -> Self {
+        Self { host: host.into(), endpoint: format!("http://{endpoint}"), tls: None }
+    }
+
+    /// One that talks TLS, with a certificate of its own authority, to clients of that authority.
+    pub fn behind_tls(
+        host: impl Into<String>,
+        endpoint: SocketAddr,
+        certificates: &Certificates,
+    ) -> Self {
+        let endpoint = format!("https://{endpoint}");
+        Self { host: host.into(), endpoint, tls: Some(certificates.clone()) }
+    }
+
+    fn document(&self) -> String {
+        let Self { host, endpoint, tls } = self;
+        let tls = tls.as_ref().map_or_else(String::new, |certificates| {
+            let [ca, certificate, key] = ["ca.crt", "client.cert", "client.key"]
+                .map(|name| certificates.file(name).display().to_string());
+            format!(
+                "  tls: {{caFile: {ca}, clientCertFile: {certificate}, clientKeyFile: {key}}}\n"
+            )
+        });
+        format!("- host: \"{host}\"\n  endpoints: [{{url: \"{endpoint}\"}}]\n{tls}")
+    }
 }
 
 /// What a node cache runs on, where it is not the machine as it is.
@@ -55,7 +86,7 @@ impl Larder {
 
     /// Starts one on a ground of its own. Serves when this returns.
     pub async fn start_on(ground: Ground, folder: &Path, upstreams: &[Upstream]) -> Result<Self> {
-        fs::write(folder.join("config.yaml"), configuration(folder, upstreams))?;
+        fs::write(folder.join(DOCUMENT), configuration(folder, upstreams))?;
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut larder = Self {
             folder: folder.to_owned(),
@@ -79,7 +110,7 @@ impl Larder {
         };
         command
             .envs(self.ground.environment.iter().map(|(name, value)| (name, value)))
-            .args(["serve", "--config", "config.yaml", "--log", "json", "--instance", "e2e"])
+            .args(["serve", "--config", DOCUMENT, "--log", "json", "--instance", "e2e"])
             .args(["--listen", &self.pull.to_string(), "--admin", &self.admin.to_string()]);
         let mut daemon =
             Daemon::start("larder-node", command, &self.folder.join("stdout.log"), &log)?;
@@ -104,6 +135,11 @@ impl Larder {
         self.pull
     }
 
+    /// Its document, with nothing about containerd.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join(DOCUMENT)
+    }
+
     /// A reference in the path form: `127.0.0.1:PORT/HOST/REPOSITORY:TAG`.
     pub fn path_form(&self, image: &str) -> String {
         format!("{}/{image}", self.pull)
@@ -113,6 +149,13 @@ impl Larder {
     pub async fn metrics(&self) -> Result<Metrics> {
         let answer = reqwest::get(format!("http://{}/metrics", self.admin)).await?;
         Metrics::parse(&answer.error_for_status()?.text().await?)
+    }
+
+    /// What it says of itself.
+    pub async fn report(&self) -> Result<NodeReport> {
+        let answer = reqwest::get(format!("http://{}/report", self.admin)).await?;
+        let text = answer.error_for_status()?.text().await?;
+        serde_json::from_str(&text).context("the report of larder-node")
     }
 
     /// Whether it is running, as far as we started and ended it ourselves.
@@ -152,12 +195,7 @@ impl Larder {
 /// the machine they run on is not their subject.
 fn configuration(folder: &Path, upstreams: &[Upstream]) -> String {
     let store = folder.join("store");
-    let upstreams: Vec<_> = upstreams
-        .iter()
-        .map(|Upstream { host, endpoint }| {
-            format!("- host: \"{host}\"\n  endpoints: [{{url: \"http://{endpoint}\"}}]\n")
-        })
-        .collect();
+    let upstreams: Vec<_> = upstreams.iter().map(Upstream::document).collect();
     format!(
         "apiVersion: node.larder.dev/v1alpha1\n\
          kind: NodeConfig\n\

@@ -2,11 +2,14 @@
 //!
 //! In reading order: a [`sandbox`] gives a story its own network namespace and temporary folder;
 //! [`image`] builds what is pulled; [`registry`] is the upstream and [`relay`] the line to it;
-//! [`larder`] is the cache under test; [`containerd`] and the [`clients`] pull. Programs are found
-//! by [`tools`] and started by [`process`], which also ends them. [`disk`] is a disk that may break,
-//! [`soak`] keeps count of what runs many times.
+//! [`larder`] is the cache under test; [`containerd`], which a [`configurator`] sends to it, and the
+//! [`clients`] pull. Programs are found by [`tools`] and started by [`process`], which also ends
+//! them. [`disk`] is a disk that may break, [`snapshot`] sees what changed in a folder, [`soak`]
+//! keeps count of what runs many times, [`certificates`] are of an authority that nobody trusts.
 
+pub mod certificates;
 pub mod clients;
+pub mod configurator;
 pub mod containerd;
 pub mod digest;
 pub mod disk;
@@ -17,5 +20,6 @@ pub mod process;
 pub mod registry;
 pub mod relay;
 pub mod sandbox;
+pub mod snapshot;
 pub mod soak;
 pub mod tools;

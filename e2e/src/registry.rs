@@ -4,7 +4,7 @@ mod access_log;
 
 use std::{
     fmt, fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 pub use access_log::Request;
 
 use crate::{
+    certificates::Certificates,
     process::{self, Daemon, eventually},
     tools,
 };
@@ -48,23 +49,38 @@ impl Registry {
     /// Starts an empty one. Answers when this returns.
     pub async fn start(kind: Kind, folder: &Path) -> Result<Self> {
         let address = free_address()?;
-        let storage = folder.join("storage");
-        fs::create_dir_all(&storage)?;
-        fs::write(
-            folder.join("config.yml"),
-            format!(
-                "version: 0.1\n\
-                 log: {{level: error, accesslog: {{disabled: false}}}}\n\
-                 storage:\n  \
-                   filesystem: {{rootdirectory: {}}}\n  \
-                   cache: {{blobdescriptor: inmemory}}\n\
-                 http: {{addr: \"{address}\"}}\n",
-                storage.display()
-            ),
-        )?;
+        fs::create_dir_all(folder.join("storage"))?;
         let mut registry = Self { kind, folder: folder.to_owned(), address, daemon: None };
+        registry.configure("")?;
         registry.start_again().await?;
         Ok(registry)
+    }
+
+    /// Starts it again with what it has, on `ip` and behind TLS: it shows the server's certificate
+    /// and wants to see one of the same authority.
+    pub async fn move_behind_tls(&mut self, ip: IpAddr, certificates: &Certificates) -> Result<()> {
+        self.stop()?;
+        self.address.set_ip(ip);
+        let [certificate, key, ca] = ["server.cert", "server.key", "ca.crt"]
+            .map(|name| certificates.file(name).display().to_string());
+        let tls = format!(", tls: {{certificate: {certificate}, key: {key}, clientcas: [{ca}]}}");
+        self.configure(&tls)?;
+        self.start_again().await
+    }
+
+    fn configure(&self, tls: &str) -> Result<()> {
+        let storage = self.folder.join("storage");
+        let text = format!(
+            "version: 0.1\n\
+             log: {{level: error, accesslog: {{disabled: false}}}}\n\
+             storage:\n  \
+               filesystem: {{rootdirectory: {}}}\n  \
+               cache: {{blobdescriptor: inmemory}}\n\
+             http: {{addr: \"{}\"{tls}}}\n",
+            storage.display(),
+            self.address
+        );
+        Ok(fs::write(self.folder.join("config.yml"), text)?)
     }
 
     /// Starts it again on its port, with what it had.

@@ -10,6 +10,7 @@ use std::{
     fmt,
     fs::{self, File},
     io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr},
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -23,7 +24,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
-use crate::{process::tail, soak::Soak};
+use crate::{
+    process::{self, tail},
+    soak::Soak,
+};
 
 /// A story that is not over by then hangs.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -44,7 +48,19 @@ impl Sandbox {
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         Ok(path)
     }
+
+    /// Gives the story's network [`ELSEWHERE`] as a second address.
+    pub async fn has_an_address_elsewhere(&self) -> Result<()> {
+        let mut command = process::command(Path::new("ip"), self.folder.path());
+        command.args(["address", "add", &format!("{ELSEWHERE}/32"), "dev", "lo"]);
+        process::run(command).await?;
+        Ok(())
+    }
 }
+
+/// From the block for documentation, so nobody's: an address that programs do not take for this
+/// machine's loopback, where other rules hold (containerd tries plain HTTP there).
+pub const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// How a story ends. An error is printed as it is: stories fail by what they saw, not by where they
 /// are in the program.

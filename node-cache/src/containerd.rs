@@ -13,19 +13,64 @@ mod load;
 mod tests;
 
 use std::{
-    io,
+    fmt, io,
     path::{Component, Path, PathBuf},
 };
 
 use document::Section;
-pub use files::inspect_files;
+pub use files::{examine_files, inspect_files};
 use load::Loaded;
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Whether containerd reads our folder.
+    pub verdict: Verdict,
+    /// The folders that containerd searches one after the other, if `config_path` is a list that it
+    /// splits and ours is one of them; else empty. For each registry the first that has a folder
+    /// for it, or `_default`, wins, so that those before ours can hide it and ours hides the rest.
+    pub roots: Vec<PathBuf>,
+    /// What the verdict depends on and the files do not tell.
+    pub caution: Option<Caution>,
+}
+
+/// `config_path` is a list in a file that containerd before 2.1, which splits it, and later ones,
+/// which do not, read alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caution {
+    /// The list.
+    pub path: String,
+    /// For a person, with the edit that settles it.
+    pub message: String,
+}
+
+impl From<Verdict> for Inspection {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, roots: Vec::new(), caution: None }
+    }
+}
+
+/// The files that [`inspect`] looks at.
+pub struct Files<'a> {
+    /// Answers `None` when there is no such file or folder; of a folder it is asked only whether it
+    /// exists, and may answer anything else, an error too.
+    pub read: &'a dyn Fn(&Path) -> io::Result<Option<Vec<u8>>>,
+    /// Answers the files that match a glob pattern, sorted.
+    pub list: &'a dyn Fn(&Path) -> Vec<PathBuf>,
+    /// Answers where a path leads when every link is followed; `None` if it leads nowhere.
+    pub resolve: &'a dyn Fn(&Path) -> Option<PathBuf>,
+}
+
+impl fmt::Debug for Files<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").finish_non_exhaustive()
+    }
+}
 
 /// Whether containerd reads the `hosts.toml` files that Larder writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does. For a colon-separated `config_path` in a file of version 2 this assumes containerd
-    /// 1.x; containerd 2.1 and later read such a file too, and then take the list for one folder.
+    /// It does. If that depends on containerd's release, [`Inspection::caution`] says so.
     Effective,
     /// `config_path` is unset or empty.
     Missing {
@@ -91,60 +136,83 @@ impl Verdict {
 }
 
 /// Reads `config_file` and what it imports, and compares the registry `config_path` in force with
-/// `certs_dir`. Both are compared as they are written: links are not followed.
-///
-/// `read` answers `None` when there is no such file or folder; of a folder it is asked only
-/// whether it exists, and may answer anything else, an error too. `list` answers the files that
-/// match a glob pattern, sorted.
-pub fn inspect(
-    config_file: &Path,
-    certs_dir: &Path,
-    read: &dyn Fn(&Path) -> io::Result<Option<Vec<u8>>>,
-    list: &dyn Fn(&Path) -> Vec<PathBuf>,
-) -> Verdict {
+/// `certs_dir`: by their texts, without regard to `.`, `..` and superfluous slashes, and by where
+/// they lead, if they do.
+pub fn inspect(config_file: &Path, certs_dir: &Path, files: &Files<'_>) -> Inspection {
     let certs_dir = clean(certs_dir);
-    match load::load(config_file, read, list) {
-        Ok(Some(loaded)) => judge(&loaded, &certs_dir),
-        Ok(None) if folder_is_missing(config_file, read) => Verdict::NotContainerd,
-        Ok(None) => Verdict::Missing { edit: edit::create(config_file, &certs_dir) },
-        Err(message) => Verdict::Unreadable { message },
+    match load::load(config_file, files) {
+        Ok(Some(loaded)) => judge(&loaded, &certs_dir, files),
+        Ok(None) if folder_is_missing(config_file, files) => Verdict::NotContainerd.into(),
+        Ok(None) => Verdict::Missing { edit: edit::create(config_file, &certs_dir) }.into(),
+        Err(message) => Verdict::Unreadable { message }.into(),
     }
 }
 
-fn folder_is_missing(
-    config_file: &Path,
-    read: &dyn Fn(&Path) -> io::Result<Option<Vec<u8>>>,
-) -> bool {
-    config_file.parent().is_some_and(|folder| matches!(read(folder), Ok(None)))
+fn folder_is_missing(config_file: &Path, files: &Files<'_>) -> bool {
+    config_file.parent().is_some_and(|folder| matches!((files.read)(folder), Ok(None)))
 }
 
-fn judge(loaded: &Loaded, certs_dir: &Path) -> Verdict {
+fn judge(loaded: &Loaded, certs_dir: &Path, files: &Files<'_>) -> Inspection {
     let edit = || edit::set(loaded, certs_dir);
     let section = &loaded.section;
     let Some(path) = section.config_path.as_deref().filter(|path| !path.is_empty()) else {
-        return Verdict::Missing { edit: edit() };
+        return Verdict::Missing { edit: edit() }.into();
     };
     if !section.conflicting.is_empty() {
-        return Verdict::Unreadable { message: edit::resolve_conflict(loaded, path) };
+        return Verdict::Unreadable { message: edit::resolve_conflict(loaded, path) }.into();
     }
-    let covers = |root: &str| !root.is_empty() && clean(Path::new(root)) == certs_dir;
-    let a_list = reads_lists(loaded.version, section);
-    let covered = if a_list { path.split(':').any(covers) } else { covers(path) };
-    if covered {
-        Verdict::Effective
-    } else if path.contains(':') && !a_list {
-        let edit = format!("{} {}", edit(), edit::REPAIR);
-        Verdict::Colon { path: path.to_owned(), edit }
-    } else {
-        Verdict::Elsewhere { path: PathBuf::from(path), edit: edit() }
+    let lists = Lists::of(loaded.version, section);
+    if !path.contains(':') || lists == Lists::OneName {
+        let verdict = if path.contains(':') {
+            // Where a link at that name leads is looked at by whoever makes such links.
+            Verdict::Colon { path: path.to_owned(), edit: format!("{} {}", edit(), edit::REPAIR) }
+        } else if is_same_folder(Path::new(path), certs_dir, files) {
+            Verdict::Effective
+        } else {
+            Verdict::Elsewhere { path: PathBuf::from(path), edit: edit() }
+        };
+        return verdict.into();
     }
+    let roots = path.split(':').filter(|root| !root.is_empty());
+    let roots: Vec<_> = roots.map(|root| clean(Path::new(root))).collect();
+    if !roots.iter().any(|root| is_same_folder(root, certs_dir, files)) {
+        return Verdict::Elsewhere { path: PathBuf::from(path), edit: edit() }.into();
+    }
+    let caution = (lists == Lists::Unknown).then(|| {
+        let message = edit::caution(path, &edit());
+        Caution { path: path.to_owned(), message }
+    });
+    Inspection { verdict: Verdict::Effective, roots, caution }
 }
 
-/// Whether a colon separates folders. containerd 1.x splits; the transfer service, by which 2.1
-/// and later pull unless a setting excludes it, does not (containerd issues 12415, 12636, 12808).
-/// A root file of version 2 is most often one of 1.x, which can read no other.
-fn reads_lists(version: i64, section: &Section) -> bool {
-    version == 2 || section.pulls_locally()
+/// Whether two paths are the same folder.
+fn is_same_folder(one: &Path, other: &Path, files: &Files<'_>) -> bool {
+    let leads_to = |path: &Path| (files.resolve)(path);
+    clean(one) == clean(other) || leads_to(one).is_some_and(|it| leads_to(other) == Some(it))
+}
+
+/// How a `config_path` with a colon is read. containerd before 2.1 takes it for a list. So do later
+/// ones when they pull by themselves; their transfer service, by which they pull unless a setting
+/// excludes it, takes it for one name (containerd issues 12415, 12636, 12808).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lists {
+    /// By every release as a list.
+    Split,
+    /// As one name.
+    OneName,
+    /// The file is of version 2, which every release reads, and has nothing that tells which one.
+    /// It is most often one of 1.x, which can read no other.
+    Unknown,
+}
+
+impl Lists {
+    fn of(version: i64, section: &Section) -> Self {
+        match version {
+            _ if section.pulls_locally() => Self::Split,
+            2 if !section.is_of_2_1() => Self::Unknown,
+            _ => Self::OneName,
+        }
+    }
 }
 
 /// The path without `.`, `..` and doubled or trailing slashes, by its text alone.

@@ -5,10 +5,16 @@
 //! [`agent`] sees to that once a second.
 //!
 //! [`hosts_toml`], [`mark`], [`folder`] and [`plan`] decide, without I/O; [`certs_dir`] is the only
-//! one that writes to containerd's folder; [`round`] goes through all registries once.
+//! one that writes to containerd's folder; [`round`] goes through all registries once; [`colon`] sees
+//! to a `config_path` that is a list.
+//!
+//! The files are also written where containerd does not read the folder (yet): they do no harm, and
+//! are in force as soon as somebody makes the edit that the state names. Only then is the state
+//! `Mirrored`; `hosts` in it are the registries with a file, whatever the state.
 
 pub mod agent;
 pub mod certs_dir;
+pub mod colon;
 pub mod folder;
 pub mod hosts_toml;
 pub mod mark;

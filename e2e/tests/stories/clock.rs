@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Result, ensure};
 use larder_e2e::{
     clients::Raw,
+    configurator,
     containerd::{Containerd, Version},
     image::{Edition, Image, SMALL},
     larder::{Ground, Larder, Upstream},
@@ -64,10 +65,10 @@ impl Node {
         ];
         let environment = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
         let ground = Ground { environment, ..Ground::default() };
-        let upstream = Upstream { host: HOST.to_owned(), endpoint: line.address() };
+        let upstream = Upstream::at(HOST, line.address());
         let larder = Larder::start_on(ground, &sandbox.folder("larder")?, &[upstream]).await?;
         let containerd = Containerd::start(version, &sandbox.folder("c")?).await?;
-        containerd.mirror(HOST, larder.address())?;
+        configurator::once(&larder, &containerd).await?;
         let raw = Raw::new(larder.address(), HOST)?;
         let node =
             Self { _registry: registry, line, _larder: larder, containerd, raw, image, clock };

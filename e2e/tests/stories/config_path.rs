@@ -1,20 +1,23 @@
-//! What Larder says about containerd's `config_path`, and what containerd then does.
+//! What `larder-node configure` says about containerd's `config_path`, and what containerd then
+//! does.
 
 use anyhow::{Result, ensure};
+use larder_crds::node::{ExistingHosts, MirrorReason, MirrorState};
 use larder_e2e::{
+    configurator::Configurator,
     containerd::{ConfigPath, Containerd, Version},
     image::{Edition, Image, SMALL},
     registry::Kind,
     relay::Shape,
     sandbox::Sandbox,
 };
-use larder_node_cache::containerd::{Verdict, inspect_files};
 
 use crate::node::{HOST, Kitchen, tagged};
 
 on_every_containerd! {
     a_missing_config_path_is_found_and_no_mirror_is_used
     a_config_path_of_one_folder_is_effective
+    a_config_path_in_a_file_that_is_imported_is_effective
     a_config_path_with_a_colon_is_effective_exactly_where_containerd_splits_it
 }
 
@@ -22,14 +25,22 @@ async fn a_missing_config_path_is_found_and_no_mirror_is_used(
     sandbox: &Sandbox,
     version: Version,
 ) -> Result<()> {
-    prediction_comes_true(sandbox, version, ConfigPath::Missing, "ConfigPathMissing").await
+    let reason = MirrorReason::ConfigPathMissing;
+    prediction_comes_true(sandbox, version, ConfigPath::Missing, reason).await
 }
 
 async fn a_config_path_of_one_folder_is_effective(
     sandbox: &Sandbox,
     version: Version,
 ) -> Result<()> {
-    prediction_comes_true(sandbox, version, ConfigPath::Single, "").await
+    prediction_comes_true(sandbox, version, ConfigPath::Single, MirrorReason::None).await
+}
+
+async fn a_config_path_in_a_file_that_is_imported_is_effective(
+    sandbox: &Sandbox,
+    version: Version,
+) -> Result<()> {
+    prediction_comes_true(sandbox, version, ConfigPath::DropIn, MirrorReason::None).await
 }
 
 async fn a_config_path_with_a_colon_is_effective_exactly_where_containerd_splits_it(
@@ -37,8 +48,8 @@ async fn a_config_path_with_a_colon_is_effective_exactly_where_containerd_splits
     version: Version,
 ) -> Result<()> {
     let reason = match version {
-        Version::V1_6 | Version::V1_7 => "",
-        Version::V2_4 => "ColonConfigPath",
+        Version::V1_6 | Version::V1_7 => MirrorReason::None,
+        Version::V2_4 => MirrorReason::ColonConfigPath,
     };
     prediction_comes_true(sandbox, version, ConfigPath::Colon, reason).await
 }
@@ -48,23 +59,26 @@ async fn prediction_comes_true(
     sandbox: &Sandbox,
     version: Version,
     config_path: ConfigPath,
-    reason: &str,
+    reason: MirrorReason,
 ) -> Result<()> {
     let image = Image::of(&SMALL, Edition::First)?;
     let mut kitchen = Kitchen::with(sandbox, Kind::Distribution, &image, Shape::LOOPBACK).await?;
     let containerd = Containerd::start_with(version, &sandbox.folder("c")?, config_path).await?;
-    containerd.mirror(HOST, kitchen.larder.address())?;
+    let existing = ExistingHosts::Prepend;
+    let mut configurator = Configurator::start(&kitchen.larder, &containerd, existing)?;
 
-    let verdict = inspect_files(&containerd.config_file(), &containerd.certs_dir());
-    ensure!(verdict.reason() == reason, "{version}, {config_path:?}: {verdict:?}");
-    if verdict == Verdict::Effective {
+    let effective = reason == MirrorReason::None;
+    let state = if effective { MirrorState::Mirrored } else { MirrorState::NotEffective };
+    let status = configurator.reaches(state).await?;
+    ensure!(status.reason == reason, "{version}, {config_path:?}: {status:?}");
+    if effective {
         containerd.pull_exactly(&tagged("1"), &image).await?;
     } else {
         let pulled = containerd.pull(&tagged("1")).await;
-        ensure!(pulled.is_err(), "{version} uses the mirror in spite of {verdict:?}");
+        ensure!(pulled.is_err(), "{version} uses the mirror in spite of {status:?}");
         kitchen.upstream_was_silent().await?;
     }
     let served = kitchen.larder.metrics().await?.served(HOST);
-    ensure!((served > 0) == (verdict == Verdict::Effective), "{served} bytes served: {verdict:?}");
-    Ok(())
+    ensure!((served > 0) == effective, "{served} bytes served: {status:?}");
+    configurator.stop().await
 }

@@ -83,7 +83,7 @@ impl Stage {
         suite(&pushing, &address, "1.1", REPOSITORY, &[]).await?;
         let client = Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
         let contents = Contents::of(&registry, &client).await?;
-        let upstream = Upstream { host: HOST.to_owned(), endpoint: registry.address() };
+        let upstream = Upstream::at(HOST, registry.address());
         let larder = Larder::start(&sandbox.folder("larder")?, &[upstream]).await?;
         Ok(Self { larder, _registry: registry, contents, client })
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use larder_e2e::{
+    configurator,
     containerd::{Containerd, Version},
     image::{Edition, Image, SMALL},
     larder::{Larder, Upstream},
@@ -34,10 +35,10 @@ async fn larder_killed_in_the_middle_of_a_pull_fails_nothing_and_goes_on_where_i
     let reference = format!("{host}/{REPOSITORY}:1");
     image.push(&sandbox.folder("push")?, &reference).await?;
     let line = Relay::start(registry.address(), SLOW).await?;
-    let upstream = Upstream { host: host.clone(), endpoint: line.address() };
+    let upstream = Upstream::at(&host, line.address());
     let mut larder = Larder::start(&sandbox.folder("larder")?, &[upstream]).await?;
     let containerd = Containerd::start(version, &sandbox.folder("c")?).await?;
-    containerd.mirror(&host, larder.address())?;
+    configurator::once(&larder, &containerd).await?;
 
     let pull = containerd.pull_exactly(&reference, &image);
     let kill = async {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use larder_e2e::{
-    clients,
+    clients, configurator,
     containerd::{Containerd, Version},
     image::{Edition, Image, SMALL},
     registry::Kind,
@@ -30,7 +30,7 @@ async fn eight_clients_at_once(sandbox: &Sandbox, kind: Kind) -> Result<()> {
     let kitchen = Kitchen::with(sandbox, kind, &image, shape).await?;
     let [oldest, middle, newest] = Version::ALL.map(async |version| {
         let containerd = Containerd::start(version, &sandbox.folder(&version.to_string())?).await?;
-        containerd.mirror(HOST, kitchen.larder.address())?;
+        configurator::once(&kitchen.larder, &containerd).await?;
         anyhow::Ok(containerd)
     });
     let (oldest, middle, newest) = tokio::try_join!(oldest, middle, newest)?;

@@ -1,14 +1,18 @@
 //! The ground under Larder gives way: its folder is deleted, its disk is full, out of inodes or
 //! read-only. No pull fails for it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use larder_e2e::{
     containerd::Version,
     disk::{Disk, Format},
     larder::Ground,
-    process::eventually,
+    process::{POLL, eventually},
     relay::Shape,
     sandbox::{Sandbox, Told},
     soak::Soak,
@@ -123,10 +127,20 @@ async fn on_a_small_disk(
     let ground = Ground { mounts: Some(disk.mounts()), ..Ground::default() };
     let mut shelf = Shelf::stocked(sandbox, version, ground, Shape::LOOPBACK).await?;
     for seed in soak.seeds() {
-        let outcome = shelf.pull_all().await.map(drop);
-        soak.note(seed, outcome);
+        let pull = async {
+            shelf.pull_all().await?;
+            says(&shelf, "Full").await
+        };
+        soak.note(seed, pull.await);
         shelf.remove_all().await?;
         ensure!(shelf.stored()?.len() < shelf.content().len(), "the disk has room for all of it");
+    }
+    // The state stays for a minute, too long for every `cargo test`.
+    if let (Format::Tmpfs(_), true) = (format, Soak::is_full()) {
+        disk.remount("size=64M").await?;
+        shelf.pull_all().await.context("on a disk that has grown")?;
+        comes_to_say(&shelf, "Ready", Duration::from_secs(90)).await?;
+        shelf.check_full_store().await?;
     }
     shelf.larder.kill()?;
     disk.removed().await?;
@@ -174,11 +188,54 @@ async fn read_only_once(shelf: &mut Shelf, disk: &Disk, seed: u64) -> Result<()>
     pulled.context("while the disk turned read-only")?;
     shelf.remove_all().await?;
     shelf.pull_all().await.context("on a read-only disk")?;
+    says(shelf, "ReadOnly").await?;
     shelf.remove_all().await?;
     shelf.larder.kill()?;
     // One that refuses to start has its port closed, and that is as good.
     let _ = shelf.larder.start_again().await;
     shelf.pull_all().await.context("started on a read-only disk")?;
+    Ok(())
+}
+
+#[test]
+fn f06_larder_stores_again_after_its_disk_was_remounted_for_writing() -> Told {
+    crate::told_with(Version::V1_7, async |sandbox, version| {
+        let disk = disk(Format::Ext4(128), sandbox).await?;
+        let ground = Ground { mounts: Some(disk.mounts()), ..Ground::default() };
+        let mut shelf = Shelf::stocked(sandbox, version, ground, Shape::LOOPBACK).await?;
+        says(&shelf, "Ready").await?;
+        // Nobody may have a file open for writing.
+        shelf.larder.stop().await?;
+        disk.remount("ro").await?;
+        shelf.larder.start_again().await?;
+        shelf.pull_all().await.context("on a read-only disk")?;
+        says(&shelf, "ReadOnly").await?;
+        ensure!(shelf.stored()?.is_empty(), "the disk was written");
+
+        disk.remount("rw").await?;
+        comes_to_say(&shelf, "Ready", Duration::from_secs(30)).await?;
+        shelf.remove_all().await?;
+        shelf.pull_all().await.context("on a disk that can be written again")?;
+        shelf.check_full_store().await?;
+        shelf.larder.kill()?;
+        disk.removed().await
+    })
+}
+
+/// Checks the state of the store in Larder's report.
+async fn says(shelf: &Shelf, wanted: &str) -> Result<()> {
+    let state = shelf.larder.report().await?.store.state;
+    ensure!(state == wanted, "Larder reports its store as {state} instead of {wanted}");
+    Ok(())
+}
+
+/// As [`says`], before long.
+async fn comes_to_say(shelf: &Shelf, wanted: &str, patience: Duration) -> Result<()> {
+    let asked = Instant::now();
+    while let Err(error) = says(shelf, wanted).await {
+        ensure!(asked.elapsed() < patience, "{error} after {patience:?}");
+        tokio::time::sleep(POLL).await;
+    }
     Ok(())
 }
 

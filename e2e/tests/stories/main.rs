@@ -28,6 +28,7 @@ mod conformance;
 mod crash;
 mod crowd;
 mod failing_upstream;
+mod foreign;
 mod ground;
 mod hang;
 mod kill;

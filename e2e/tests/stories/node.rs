@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use larder_e2e::{
     clients::Raw,
+    configurator,
     containerd::{Containerd, Version},
     image::{Edition, Image, Recipe},
     larder::{Larder, Upstream},
@@ -37,7 +38,7 @@ impl Kitchen {
         let registry = Registry::start(kind, &sandbox.folder("up")?).await?;
         image.push(&sandbox.folder("push")?, &at(&registry, "1")).await?;
         let line = Relay::start(registry.address(), shape).await?;
-        let upstream = Upstream { host: HOST.to_owned(), endpoint: line.address() };
+        let upstream = Upstream::at(HOST, line.address());
         let larder = Larder::start(&sandbox.folder("larder")?, &[upstream]).await?;
         let earlier = registry.requests().await?.len();
         Ok(Self { registry, line, larder, earlier })
@@ -87,7 +88,7 @@ impl Node {
         let kitchen =
             Kitchen::with(sandbox, upstream_for(version), &image, Shape::LOOPBACK).await?;
         let containerd = Containerd::start(version, &sandbox.folder("c")?).await?;
-        containerd.mirror(HOST, kitchen.larder.address())?;
+        configurator::once(&kitchen.larder, &containerd).await?;
         Ok((Self { kitchen, containerd }, image))
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use larder_e2e::{
     clients::Raw,
+    configurator,
     containerd::{Containerd, Pulled, Version},
     digest,
     image::{Edition, Image, SHELF},
@@ -60,10 +61,10 @@ impl Shelf {
             }
         }
         let line = Relay::start(registry.address(), shape).await?;
-        let upstream = Upstream { host: host.clone(), endpoint: line.address() };
+        let upstream = Upstream::at(&host, line.address());
         let larder = Larder::start_on(ground, &sandbox.folder("larder")?, &[upstream]).await?;
         let containerd = Containerd::start(version, &sandbox.folder("c")?).await?;
-        containerd.mirror(&host, larder.address())?;
+        configurator::once(&larder, &containerd).await?;
         Ok(Self { registry, line, larder, containerd, images })
     }
 
@@ -129,7 +130,7 @@ impl Shelf {
         let quarantined = files(&store.join("quarantine"))?;
         ensure!(quarantined.is_empty(), "in quarantine: {quarantined:?}");
         let stored = check_blobs(&store)?;
-        for digest in self.content().keys() {
+        for digest in self.content().into_keys() {
             ensure!(stored.iter().any(|stored| stored == digest), "{digest} is not stored");
         }
         Ok(())

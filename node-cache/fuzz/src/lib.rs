@@ -14,11 +14,13 @@
 mod access;
 mod content;
 mod document;
+mod mirror;
 mod request;
 
 pub use access::{challenge, token};
 pub use content::{digest, manifest};
 pub use document::config;
+pub use mirror::{containerd_config, hosts_toml};
 pub use request::{ns, path, range};
 
 /// The first line and the rest, where an input has two parts.

@@ -49,6 +49,8 @@ pub struct ManifestAnswer {
 #[derive(Debug)]
 pub(super) struct Manifests {
     recent: sync::Cache<Digest, Arc<Manifest>>,
+    /// Where the disk was looked at not long ago.
+    looked: sync::Cache<(PlaceKey, Digest), ()>,
     fetches: future::Cache<(PlaceKey, Digest), Result<Arc<Manifest>, Error>>,
     permits: Semaphore,
 }
@@ -59,9 +61,10 @@ const FETCHES: usize = 16;
 /// Memory for manifests that are asked for again and again.
 const RECENT_BYTES: u64 = 8 << 20;
 
-/// A manifest in memory is read from disk again after this time: somebody may have emptied the
-/// folder, and what is gone there has to be fetched again, or the next start does not find it.
-const LOOKED_AT: Duration = Duration::from_mins(1);
+/// How often it is made sure that a manifest which is answered from memory is on disk as well. It
+/// may never have got there, for the disk was full or read-only, or somebody emptied the folder; the
+/// next start would not find it.
+const LOOKED_FOR: Duration = Duration::from_mins(1);
 
 impl Default for Manifests {
     fn default() -> Self {
@@ -72,7 +75,10 @@ impl Default for Manifests {
             recent: sync::Cache::builder()
                 .max_capacity(RECENT_BYTES)
                 .weigher(weigh)
-                .time_to_live(LOOKED_AT)
+                .build(),
+            looked: sync::Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(LOOKED_FOR)
                 .build(),
             // Only joins what is under way: the outcome is removed as soon as it is there.
             fetches: future::Cache::builder()
@@ -114,6 +120,7 @@ impl Cache {
             let linked = self.links.has(place, digest).await;
             let proof = if linked { Proof::Link } else { Proof::Missing };
             self.prove(place, digest, Kind::Manifest, proof, deadline).await?;
+            self.see_to_it_that_it_is_kept(place, &manifest);
             return Ok(ManifestAnswer { manifest, outcome: Outcome::Hit, stale: false });
         }
         let key = (place.key(), digest.clone());
@@ -243,15 +250,32 @@ impl Cache {
         let manifest = Arc::new(manifest);
         self.manifests.recent.insert(manifest.digest.clone(), manifest.clone());
         self.links.remember(place, &manifest.digest);
-        let (cache, place, kept) = (self.clone(), place.clone(), manifest.clone());
+        self.see_to_it_that_it_is_kept(place, &manifest);
+        manifest
+    }
+
+    /// Writes a manifest and its link, off the client's path, unless they are there or it was tried
+    /// within a minute.
+    fn see_to_it_that_it_is_kept(self: &Arc<Self>, place: &Place, manifest: &Arc<Manifest>) {
+        let key = (place.key(), manifest.digest.clone());
+        if self.manifests.looked.contains_key(&key) {
+            return;
+        }
+        self.manifests.looked.insert(key.clone(), ());
+        let (cache, place, manifest) = (self.clone(), place.clone(), manifest.clone());
         self.tasks.spawn(async move {
-            cache.links.write(&place, &kept.digest).await;
+            cache.links.write(&place, &manifest.digest).await;
             let store = cache.store.clone();
-            if let Err(error) = blocking(move || store.put(&kept.digest, &kept.bytes)).await {
+            let kept = blocking(move || match store.blob(&manifest.digest)? {
+                Some(_) => Ok(()),
+                None => store.put(&manifest.digest, &manifest.bytes),
+            });
+            if let Err(error) = kept.await {
                 cache.store_failed(&error);
+                // A disk that takes nothing says so without being asked; the next request tries again.
+                cache.manifests.looked.invalidate(&key);
             }
         });
-        manifest
     }
 
     /// Passes a request for a tag on with the client's own `Accept`, for a client that does not

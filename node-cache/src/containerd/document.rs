@@ -50,6 +50,13 @@ impl Section {
         self.legacy || self.local_pull.contains(&Some(true))
     }
 
+    /// Whether the file was written for containerd 2.1 or later. Keys that only 1.x has prove
+    /// nothing: they outlive an update of containerd, which skips them.
+    pub(super) fn is_of_2_1(&self) -> bool {
+        // use_local_image_pull is as old as the transfer service's part in pulling.
+        self.local_pull.first().is_some_and(Option::is_some)
+    }
+
     /// Lets what `later` sets win, key by key, as containerd 2.x does.
     pub(super) fn merge(&mut self, later: Self) {
         self.config_path = later.config_path.or_else(|| self.config_path.take());

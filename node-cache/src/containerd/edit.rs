@@ -80,6 +80,15 @@ pub(super) fn set(loaded: &Loaded, certs_dir: &Path) -> String {
     edit
 }
 
+/// For a list that is split by one containerd and not by another.
+pub(super) fn caution(path: &str, edit: &str) -> String {
+    format!(
+        "config_path {path:?} is a list, which containerd before 2.1 splits. If this node runs 2.1 \
+         or later (`containerd --version`), it takes the list for one folder and uses no mirror. \
+         {edit} {REPAIR}"
+    )
+}
+
 /// For a node whose configuration containerd refuses.
 pub(super) fn resolve_conflict(loaded: &Loaded, path: &str) -> String {
     format!(

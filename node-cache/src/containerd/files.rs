@@ -10,14 +10,20 @@ use std::{
 use globset::GlobBuilder;
 use rustix::fs::OFlags;
 
-use super::{Verdict, inspect};
+use super::{Files, Inspection, Verdict, inspect};
 
 /// The longest `containerd config default` is 12 KiB.
 const LONGEST: u64 = 1024 * 1024;
 
 /// [`inspect`] with the files of this machine: regular ones, of at most 1 MiB each.
+pub fn examine_files(config_file: &Path, certs_dir: &Path) -> Inspection {
+    let resolve = |path: &Path| fs::canonicalize(path).ok();
+    inspect(config_file, certs_dir, &Files { read: &read, list: &list, resolve: &resolve })
+}
+
+/// The verdict of [`examine_files`] alone.
 pub fn inspect_files(config_file: &Path, certs_dir: &Path) -> Verdict {
-    inspect(config_file, certs_dir, &read, &list)
+    examine_files(config_file, certs_dir).verdict
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -141,6 +147,24 @@ config_path = "/certs"
         fs::create_dir(&path).unwrap();
         let Verdict::Unreadable { message } = judged(folder.path()) else { panic!() };
         assert!(message.contains("not a regular file"), "{message}");
+    }
+
+    #[test]
+    fn a_config_path_that_is_a_link_to_our_folder_is_our_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("real")).unwrap();
+        std::os::unix::fs::symlink("real", path("link")).unwrap();
+        let judged = |config_path: &str, certs_dir: &str| {
+            let text = SINGLE.replace("/certs", path(config_path).to_str().unwrap());
+            fs::write(path("config.toml"), text).unwrap();
+            inspect_files(&path("config.toml"), &path(certs_dir)).reason()
+        };
+        assert_eq!(judged("link", "real"), "");
+        assert_eq!(judged("real/", "link"), "");
+        assert_eq!(judged("link/../real", "link"), "");
+        assert_eq!(judged("other", "real"), "ConfigPathElsewhere");
+        assert_eq!(judged("gone", "gone/."), "", "what is not there is compared as it is written");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    clean,
+    Files, clean,
     document::{self, Document, Section},
 };
 
@@ -39,11 +39,8 @@ pub(super) struct Decider {
 }
 
 /// `None`: the root file does not exist. The error is a sentence.
-pub(super) fn load(
-    root: &Path,
-    read: &dyn Fn(&Path) -> io::Result<Option<Vec<u8>>>,
-    list: &dyn Fn(&Path) -> Vec<PathBuf>,
-) -> Result<Option<Loaded>, String> {
+pub(super) fn load(root: &Path, files: &Files<'_>) -> Result<Option<Loaded>, String> {
+    let Files { read, list, .. } = *files;
     let Some(document) = open(root, read)? else { return Ok(None) };
     let version = supported(root, &document)?;
     let has_registry = document.section.as_ref().is_some_and(|section| section.has_registry);

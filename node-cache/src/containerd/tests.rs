@@ -12,6 +12,10 @@ const BUILT_IN: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
 
 /// `files` by name; a pattern `FOLDER/*.toml` lists those directly in the folder.
 fn inspected(files: &[(&str, &str)], certs_dir: &str) -> Verdict {
+    inspection(files, certs_dir).verdict
+}
+
+fn inspection(files: &[(&str, &str)], certs_dir: &str) -> Inspection {
     let files: BTreeMap<_, _> =
         files.iter().map(|(path, text)| (PathBuf::from(path), *text)).collect();
     let read = |path: &Path| {
@@ -23,7 +27,8 @@ fn inspected(files: &[(&str, &str)], certs_dir: &str) -> Verdict {
         let inside = |file: &&PathBuf| file.parent() == pattern.parent();
         files.keys().filter(inside).cloned().collect()
     };
-    inspect(Path::new(ROOT), Path::new(certs_dir), &read, &list)
+    let files = Files { read: &read, list: &list, resolve: &|_| None };
+    inspect(Path::new(ROOT), Path::new(certs_dir), &files)
 }
 
 fn root(text: &str) -> Verdict {
@@ -264,6 +269,41 @@ fn a_list_is_split_when_a_setting_excludes_the_transfer_service() {
 }
 
 #[test]
+fn the_folders_that_containerd_searches_are_those_of_a_list_that_it_splits() {
+    let roots = |text: &str| inspection(&[(ROOT, text)], CERTS).roots;
+    let both = [PathBuf::from(CERTS), PathBuf::from("/etc/docker/certs.d")];
+    assert_eq!(roots(&format!("version = 2\n{}", cri(BUILT_IN))), both);
+    assert_eq!(roots(EKS_2), both);
+    assert_eq!(roots(&format!("version = 2\n{}", cri(CERTS))), [] as [PathBuf; 0]);
+    assert_eq!(roots(&format!("version = 3\n{}", images(BUILT_IN))), [] as [PathBuf; 0]);
+    assert_eq!(roots(&format!("version = 2\n{}", cri("/a:/b"))), [] as [PathBuf; 0]);
+    let twisted = format!("version = 2\n{}", cri(":/x/../a/:/etc//containerd/certs.d:"));
+    assert_eq!(roots(&twisted), [Path::new("/a"), Path::new(CERTS)]);
+}
+
+#[test]
+fn a_list_in_a_file_of_version_2_depends_on_the_release_unless_a_setting_tells() {
+    let judged = |setting: &str| {
+        let text = format!("version = 2\n[plugins.'{}']\n{setting}\n", document::CRI);
+        inspection(&[(ROOT, &(text + &cri(BUILT_IN)))], CERTS)
+    };
+    let unknown = judged("");
+    assert_eq!(unknown.verdict, Verdict::Effective);
+    let Caution { path, message: caution } = unknown.caution.unwrap();
+    assert_eq!(path, BUILT_IN);
+    for part in ["before 2.1", "containerd --version", "colonPathRepair", CERTS] {
+        assert!(caution.contains(part), "{caution}");
+    }
+    let local = judged("use_local_image_pull = true");
+    assert_eq!((local.verdict, local.caution), (Verdict::Effective, None));
+    let transfer = judged("use_local_image_pull = false");
+    assert_eq!((transfer.verdict.reason(), transfer.caution), ("ColonConfigPath", None));
+    // What was written for 1.x outlives the update to 2.x.
+    assert!(judged("systemd_cgroup = false").caution.is_some());
+    assert_eq!(inspection(&[(ROOT, &format!("version = 2\n{}", cri(CERTS)))], CERTS).caution, None);
+}
+
+#[test]
 fn every_edit_of_a_single_file_makes_the_verdict_effective_when_it_is_pasted() {
     for version in [2, 3, 4] {
         let text = format!("version = {version}\n");
@@ -438,7 +478,8 @@ fn what_containerd_refuses_is_named_with_file_and_place() {
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_cause() {
     let read = |_: &Path| Err(io::Error::from(io::ErrorKind::PermissionDenied));
-    let verdict = inspect(Path::new(ROOT), Path::new(CERTS), &read, &|_| Vec::new());
+    let files = Files { read: &read, list: &|_| Vec::new(), resolve: &|_| None };
+    let verdict = inspect(Path::new(ROOT), Path::new(CERTS), &files).verdict;
     assert_eq!(problem(verdict), format!("cannot read {ROOT}: permission denied"));
 }
 
@@ -455,7 +496,8 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let read = |_: &Path| Ok(Some(bytes.clone()));
-        let verdict = inspect(Path::new(ROOT), Path::new(CERTS), &read, &|_| Vec::new());
+        let files = Files { read: &read, list: &|_| Vec::new(), resolve: &|_| None };
+        let verdict = inspect(Path::new(ROOT), Path::new(CERTS), &files).verdict;
         prop_assert!(!verdict.message().is_empty());
     }
 
@@ -476,7 +518,8 @@ proptest! {
         let text = lines.join("\n");
         let read = |_: &Path| Ok(Some(text.clone().into_bytes()));
         let list = |_: &Path| vec![PathBuf::from("/a"), PathBuf::new()];
-        let verdict = inspect(Path::new(ROOT), Path::new(CERTS), &read, &list);
+        let files = Files { read: &read, list: &list, resolve: &|_| None };
+        let verdict = inspect(Path::new(ROOT), Path::new(CERTS), &files).verdict;
         prop_assert!(!verdict.message().is_empty());
         prop_assert_eq!(verdict.reason().is_empty(), verdict == Verdict::Effective);
     }

@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    certs_dir::{CertsDir, CertsDirError},
+    certs_dir::CertsDirError,
+    colon,
     plan::Owner,
     probe::Probe,
     round::{self, Outcome, Round},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     args::ConfigureArgs,
     config::{self, Config, ConfigSource},
-    containerd::{self, Verdict},
+    containerd::{self, Inspection, Verdict},
 };
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -154,7 +155,7 @@ impl Agent {
             }
         };
         let findings = Findings {
-            verdict: done.verdict,
+            containerd: done.inspection,
             answers: self.answers,
             round,
             config_error: loaded.error,
@@ -192,7 +193,7 @@ struct Task {
 
 struct Done {
     certs_dir: PathBuf,
-    verdict: Verdict,
+    inspection: Inspection,
     round: Result<Outcome, CertsDirError>,
 }
 
@@ -200,55 +201,39 @@ impl Task {
     fn run(&self) -> Done {
         let section = self.config.as_ref().map(|config| &config.containerd);
         let (certs_dir, config_file) = self.args.places(section);
-        let verdict = containerd::inspect_files(&config_file, &certs_dir);
-        let (verdict, round) = match self.work(&certs_dir, verdict.clone()) {
-            Ok((verdict, outcome)) => (verdict, Ok(outcome)),
-            Err(error) => (verdict, Err(error)),
+        let inspection = containerd::examine_files(&config_file, &certs_dir);
+        let (inspection, round) = match self.work(&certs_dir, inspection.clone()) {
+            Ok((inspection, outcome)) => (inspection, Ok(outcome)),
+            Err(error) => (inspection, Err(error)),
         };
-        Done { certs_dir, verdict, round }
+        Done { certs_dir, inspection, round }
     }
 
     fn work(
         &self,
         certs_dir: &Path,
-        verdict: Verdict,
-    ) -> Result<(Verdict, Outcome), CertsDirError> {
+        inspection: Inspection,
+    ) -> Result<(Inspection, Outcome), CertsDirError> {
         let own = Owner::Instance(self.args.instance.clone());
         if let Some(previous) = self.previous.as_deref().filter(|previous| *previous != certs_dir) {
             round::withdraw(previous, &own, false)?;
         }
-        let round = self.args.round(certs_dir, self.config.as_deref(), self.takeover);
-        let Some(config) = &self.config else {
-            return Ok((verdict, Outcome::default()));
+        let config = self.config.as_deref();
+        let round = self.args.round(certs_dir, &inspection.roots, config, self.takeover);
+        let Some(config) = config else {
+            return Ok((inspection, Outcome::default()));
         };
-        if !self.answers || verdict == Verdict::NotContainerd {
+        if !self.answers || inspection.verdict == Verdict::NotContainerd {
             // What an older process left is no better than ours.
             let outcome = round::withdraw(certs_dir, &round.owner(), false)?;
-            return Ok((verdict, outcome));
+            return Ok((inspection, outcome));
         }
-        let outcome = round.write(config.upstreams.keys())?;
-        let verdict = repair(certs_dir, verdict, config.containerd.colon_path_repair)?;
-        Ok((verdict, outcome))
+        let mut outcome = round.write(config.upstreams.keys())?;
+        let allowed = config.containerd.colon_path_repair;
+        let (inspection, change) = colon::settle(certs_dir, inspection, allowed, false)?;
+        outcome.changes.extend(change);
+        Ok((inspection, outcome))
     }
-}
-
-/// Follows `colonPathRepair`: makes the repair, or takes it away if nobody needs it.
-pub(super) fn repair(
-    certs_dir: &Path,
-    verdict: Verdict,
-    allowed: bool,
-) -> Result<Verdict, CertsDirError> {
-    let Some(folder) = CertsDir::open(certs_dir)? else {
-        return Ok(verdict);
-    };
-    match &verdict {
-        Verdict::Colon { path, .. } if allowed => {
-            return Ok(if folder.repair(path)? { Verdict::Effective } else { verdict });
-        }
-        _ if folder.repaired().is_some() => folder.undo_repair()?,
-        _ => {}
-    }
-    Ok(verdict)
 }
 
 impl ConfigureArgs {
@@ -265,11 +250,13 @@ impl ConfigureArgs {
     pub(super) fn round<'a>(
         &'a self,
         certs_dir: &'a Path,
+        roots: &'a [PathBuf],
         config: Option<&Config>,
         takeover: bool,
     ) -> Round<'a> {
         Round {
             certs_dir,
+            roots,
             instance: &self.instance,
             mirror: self.mirror.as_str(),
             existing: config.map(|config| config.containerd.existing).unwrap_or_default(),

@@ -3,18 +3,33 @@
 //! ```text
 //! <certs.d>/.larder-created                      the folder is ours and goes when it is empty
 //! <certs.d>/.larder-repair                       the colon path that was repaired (repair.rs)
-//! <certs.d>/.larder-tmp-*                        unfinished
+//! <certs.d>/.larder-tmp-new-*, .larder-tmp-gone-* a folder that comes or goes
+//! <certs.d>/.larder-edited-<registry>-<hash>     a file of ours that somebody made unreadable
 //! <certs.d>/<registry>/hosts.toml                ours if its first line says so (mark.rs)
 //! <certs.d>/<registry>/hosts.toml.larder-original what was there before
 //! <certs.d>/<registry>/.larder-created           the folder is ours and goes as a whole
+//! <certs.d>/<registry>/.larder-swap              a file on its way in, or another on its way out
+//! <certs.d>/<registry>/.larder-tmp-*             unfinished
 //! ```
 //!
 //! Every step is one rename or one unlink, so that containerd finds something that it accepts
 //! whenever it looks, and a process that dies in between leaves what the next one understands. A
 //! folder comes and goes by one rename because an empty one already hides `_default`.
+//!
+//! Others write here as well, and do not wait for our lock. So a file of theirs is never replaced or
+//! removed without a look at what came out, and goes back if it is not what was read before
+//! (file.rs, litter.rs).
+//!
+//! A file of ours that is not TOML any more is written anew, or withdrawn as if it was whole:
+//! containerd ignores it, so nothing that is in force is lost. What somebody may have written into
+//! it is not either: all of it is kept in `.larder-edited-*`, here and not beside it, where it would
+//! keep a folder that hides `_default`.
 
+mod entry;
 mod file;
+mod litter;
 mod repair;
+mod search;
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -24,18 +39,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::FlockOperation;
+use rustix::{fs::FlockOperation, io::Errno};
 
-use super::{
-    folder,
-    plan::{self, Content, Meta, Owner, Plan, Refusal, Seen, SeenFolder, Slot, Undo, Want},
-};
-use crate::oci::UpstreamHost;
+use super::plan::{self, Content, Meta, Owner, Undo};
+pub use entry::Entry;
 use file::TEMPORARY;
+pub use repair::preview_repair;
+use search::observe_folder;
 
 const HOSTS: &str = "hosts.toml";
 const ORIGINAL: &str = "hosts.toml.larder-original";
 const CREATED: &str = ".larder-created";
+/// A folder that is being made.
+const NEW: &str = ".larder-tmp-new-";
+/// A folder that is being removed.
+const GONE: &str = ".larder-tmp-gone-";
 
 /// How long another configurator may be at work, which takes it a few milliseconds.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -50,6 +68,12 @@ pub enum CertsDirError {
         path: PathBuf,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// Somebody else writes to the same file at the same time; theirs is what is there.
+    #[error("{} was changed by somebody else at the same moment", path.display())]
+    Changed {
+        /// The file or folder.
+        path: PathBuf,
     },
     /// The operating system refuses.
     #[error("{action} {}: {source}", path.display())]
@@ -66,7 +90,6 @@ pub enum CertsDirError {
 impl CertsDirError {
     /// Whether the folder went away under us: as a mount point it does not come back by itself.
     pub fn is_dead_mount(&self) -> bool {
-        use rustix::io::Errno;
         let dead = [Errno::NOENT, Errno::ROFS, Errno::STALE];
         matches!(self, Self::Io { source, .. }
             if dead.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())))
@@ -82,18 +105,35 @@ fn at<T>(action: &'static str, path: &Path, done: io::Result<T>) -> Result<T, Ce
 pub struct CertsDir {
     path: PathBuf,
     named: PathBuf,
+    /// Folders in which containerd looks before it looks here.
+    before: Vec<PathBuf>,
+    /// Folders in which it looks for what it does not find here.
+    after: Vec<PathBuf>,
     _lock: File,
 }
 
 /// What would be, or was, done to one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
+    /// What it is.
+    pub kind: Kind,
     /// The file.
     pub path: PathBuf,
     /// Its text before; `None` if it was not there.
     pub before: Option<String>,
     /// Its text after; `None` if it is not there any more.
     pub after: Option<String>,
+}
+
+/// What is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file with a text.
+    File,
+    /// A folder, whose text is empty.
+    Folder,
+    /// A symbolic link, whose text is its target.
+    Link,
 }
 
 impl CertsDir {
@@ -118,10 +158,14 @@ impl CertsDir {
                 metadata.uid()
             ));
         }
+        if metadata.nlink() == 0 {
+            // A mount of a folder that was removed where it comes from: nothing can be made in it.
+            return at("cannot use", named, Err(Errno::NOENT.into()));
+        }
         let lock = at("cannot open", &path, File::open(&path))?;
         let started = Instant::now();
         while let Err(error) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
+            if error != Errno::WOULDBLOCK {
                 return at("cannot lock", &path, Err(error.into()));
             }
             if started.elapsed() > PATIENCE {
@@ -130,7 +174,22 @@ impl CertsDir {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Some(Self { path, named: named.to_owned(), _lock: lock }))
+        let named = named.to_owned();
+        Ok(Some(Self { path, named, before: Vec::new(), after: Vec::new(), _lock: lock }))
+    }
+
+    /// With the other folders that containerd searches. If this one is not among `roots`, it is the
+    /// only one.
+    #[must_use]
+    pub fn among(mut self, roots: &[PathBuf]) -> Self {
+        let is_here = |root: &PathBuf| {
+            *root == self.named || fs::canonicalize(root).is_ok_and(|path| path == self.path)
+        };
+        if let Some(at) = roots.iter().position(is_here) {
+            self.before = roots[..at].to_vec();
+            self.after = roots[at + 1..].to_vec();
+        }
+        self
     }
 
     /// Opens the folder, making it if there is none.
@@ -145,38 +204,16 @@ impl CertsDir {
         }
         let parent = named.parent().unwrap_or(Path::new("/"));
         let name = named.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = parent.join(format!("{TEMPORARY}{name}"));
-        discard(&temporary)?;
-        make_folder(
-            &temporary,
-            &[(CREATED, &Content { bytes: Vec::new(), meta: Meta::default() })],
-        )?;
-        at("cannot make", named, fs::rename(&temporary, named))?;
+        let temporary = parent.join(format!("{NEW}{name}"));
+        litter::discard(&temporary)?;
+        make_folder(&temporary, &[(CREATED, &nothing())])?;
+        file::place(&temporary, named)?;
         file::sync(parent)?;
         Self::open(named)?.ok_or_else(|| CertsDirError::Io {
             action: "cannot open",
             path: named.to_owned(),
             source: io::ErrorKind::NotFound.into(),
         })
-    }
-
-    /// Removes what a process that died left unfinished.
-    pub fn sweep(&self) -> Result<(), CertsDirError> {
-        for (name, path) in entries(&self.path)? {
-            if let Some(registry) = name.strip_prefix(TEMPORARY) {
-                self.finish_removal(&path, registry)?;
-            } else if is_folder(&path) {
-                // What cannot be listed or changed is not ours.
-                for (name, path) in entries(&path).unwrap_or_default() {
-                    if name.starts_with(TEMPORARY)
-                        && let Err(error) = file::remove(&path)
-                    {
-                        tracing::debug!(%error, "an unfinished file stays");
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Names of the folders that have something of ours.
@@ -201,108 +238,6 @@ impl CertsDir {
         Ok(names)
     }
 
-    /// The name of the registry's folder: the one that containerd would use, or would if it was
-    /// there.
-    pub fn folder_of(&self, host: &UpstreamHost) -> String {
-        let names = folder::candidates(host);
-        let there = names.iter().find(|name| self.path.join(name).symlink_metadata().is_ok());
-        there.or(names.first()).cloned().unwrap_or_default()
-    }
-
-    /// Decides what is to be done for `host`.
-    pub fn plan(
-        &self,
-        host: &UpstreamHost,
-        want: &Want<'_>,
-    ) -> Result<Result<Plan, Refusal>, CertsDirError> {
-        let path = self.path.join(self.folder_of(host));
-        let mut seen = Seen { default: self.default_folder()?, ..Seen::default() };
-        match path.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return at("cannot inspect", &path, Err(error)),
-            Ok(found) if found.is_dir() => seen.folder = Some(observe_folder(&path)?),
-            Ok(found) => {
-                let what = if found.is_symlink() { "a symbolic link" } else { "not a folder" };
-                let fix = "replace it by a folder or remove it";
-                seen.odd = Some(format!("{} is {what} and left alone; {fix}", path.display()));
-            }
-        }
-        Ok(plan::plan(&seen, want))
-    }
-
-    /// Carries out a plan.
-    pub fn apply(&self, host: &UpstreamHost, plan: &Plan) -> Result<(), CertsDirError> {
-        let name = self.folder_of(host);
-        let path = self.path.join(&name);
-        match plan {
-            Plan::Keep => Ok(()),
-            Plan::Create(hosts) => {
-                let temporary = self.path.join(format!("{TEMPORARY}{name}"));
-                discard(&temporary)?;
-                let created = Content { bytes: Vec::new(), meta: Meta::default() };
-                make_folder(&temporary, &[(HOSTS, hosts), (CREATED, &created)])?;
-                at("cannot make", &path, fs::rename(&temporary, &path))?;
-                file::sync(&self.path)
-            }
-            Plan::Write { original, hosts } => {
-                if let Some(original) = original {
-                    file::replace(&path.join(ORIGINAL), original)?;
-                }
-                file::replace(&path.join(HOSTS), hosts)
-            }
-        }
-    }
-
-    /// What a plan changes, for people.
-    pub fn preview(&self, host: &UpstreamHost, plan: &Plan) -> Vec<Change> {
-        let path = self.path.join(self.folder_of(host));
-        let hosts = match plan {
-            Plan::Keep => return Vec::new(),
-            Plan::Create(hosts) | Plan::Write { hosts, .. } => hosts,
-        };
-        let path = path.join(HOSTS);
-        vec![Change { before: lossy(&path), after: Some(text(hosts)), path }]
-    }
-
-    /// Decides how to withdraw from the folder `name`.
-    pub fn undo(&self, name: &str, owner: &Owner) -> Result<Undo, CertsDirError> {
-        let seen = observe_folder(&self.path.join(name))?;
-        Ok(plan::undo(&seen, self.default_folder()?.as_ref(), owner))
-    }
-
-    /// What withdrawing changes, for people.
-    pub fn preview_undo(&self, name: &str, undo: &Undo) -> Vec<Change> {
-        let path = self.path.join(name).join(HOSTS);
-        let after = match undo {
-            Undo::Nothing | Undo::Leftovers | Undo::Leave(_) => return Vec::new(),
-            Undo::Folder | Undo::Hosts => None,
-            Undo::Restore => lossy(&self.path.join(name).join(ORIGINAL)),
-            Undo::Rewrite(content) => Some(text(content)),
-        };
-        vec![Change { before: lossy(&path), after, path }]
-    }
-
-    /// Brings the folder `name` back to what it was.
-    pub fn withdraw(&self, name: &str, undo: &Undo) -> Result<(), CertsDirError> {
-        let path = self.path.join(name);
-        match undo {
-            Undo::Nothing | Undo::Leave(_) => return Ok(()),
-            Undo::Leftovers => {}
-            Undo::Folder => return self.remove_folder(&path, name),
-            Undo::Hosts => file::remove(&path.join(HOSTS))?,
-            Undo::Restore => {
-                let (from, to) = (path.join(ORIGINAL), path.join(HOSTS));
-                at("cannot restore", &to, fs::rename(from, &to))?;
-            }
-            Undo::Rewrite(content) => file::replace(&path.join(HOSTS), content)?,
-        }
-        // The original stands: what is still beside it means nothing any more.
-        file::sync(&path)?;
-        file::remove(&path.join(ORIGINAL))?;
-        file::remove(&path.join(CREATED))?;
-        file::sync(&path)
-    }
-
     /// Removes the folder itself if we made it and nobody uses it.
     pub fn remove_if_ours(self) -> Result<(), CertsDirError> {
         let marker = self.path.join(CREATED);
@@ -313,54 +248,6 @@ impl CertsDir {
         file::remove(&marker)?;
         at("cannot remove", &self.path, fs::remove_dir(&self.path))
     }
-
-    fn default_folder(&self) -> Result<Option<SeenFolder>, CertsDirError> {
-        // containerd follows a link here, and nothing is written there.
-        match fs::canonicalize(self.path.join(folder::DEFAULT)) {
-            Ok(path) if path.is_dir() => observe_folder(&path).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    fn remove_folder(&self, path: &Path, name: &str) -> Result<(), CertsDirError> {
-        let temporary = self.path.join(format!("{TEMPORARY}{name}"));
-        discard(&temporary)?;
-        at("cannot remove", path, fs::rename(path, &temporary))?;
-        file::sync(&self.path)?;
-        self.finish_removal(&temporary, name)
-    }
-
-    /// Removes a folder or file under a temporary name. What somebody put into it meanwhile is
-    /// brought back without our files.
-    fn finish_removal(&self, temporary: &Path, name: &str) -> Result<(), CertsDirError> {
-        match discard(temporary) {
-            Err(CertsDirError::Io { source, .. })
-                if source.kind() == io::ErrorKind::DirectoryNotEmpty =>
-            {
-                let path = self.path.join(name);
-                if let Err(error) = fs::rename(temporary, &path) {
-                    // There is a new one already; what is here is somebody else's, so it stays.
-                    let path = temporary.display();
-                    tracing::warn!(%path, %error, "a folder with foreign files is left over");
-                }
-                Ok(())
-            }
-            other => other,
-        }
-    }
-}
-
-/// Removes a folder with our files, or a file.
-fn discard(path: &Path) -> Result<(), CertsDirError> {
-    if !is_folder(path) {
-        return file::remove(path);
-    }
-    for (name, path) in entries(path)? {
-        if [HOSTS, ORIGINAL, CREATED].contains(&name.as_str()) || name.starts_with(TEMPORARY) {
-            file::remove(&path)?;
-        }
-    }
-    at("cannot remove", path, fs::remove_dir(path))
 }
 
 fn make_folder(path: &Path, files: &[(&str, &Content)]) -> Result<(), CertsDirError> {
@@ -369,25 +256,6 @@ fn make_folder(path: &Path, files: &[(&str, &Content)]) -> Result<(), CertsDirEr
         file::create(&path.join(name), content)?;
     }
     file::sync(path)
-}
-
-fn observe_folder(path: &Path) -> Result<SeenFolder, CertsDirError> {
-    let hosts = file::read(&path.join(HOSTS))?;
-    let original = file::read(&path.join(ORIGINAL))?;
-    let mut seen = SeenFolder { hosts, original, ..SeenFolder::default() };
-    for (name, _) in entries(path)? {
-        match name.as_str() {
-            HOSTS | ORIGINAL => {}
-            CREATED => seen.created = true,
-            name if name.starts_with(TEMPORARY) => {}
-            name => {
-                seen.others = true;
-                let extension = Path::new(name).extension().and_then(|end| end.to_str());
-                seen.certs |= matches!(extension, Some("crt" | "cert" | "key"));
-            }
-        }
-    }
-    Ok(seen)
 }
 
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, CertsDirError> {
@@ -404,15 +272,8 @@ fn is_folder(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
-fn text(content: &Content) -> String {
-    String::from_utf8_lossy(&content.bytes).into_owned()
-}
-
-fn lossy(path: &Path) -> Option<String> {
-    match file::read(path) {
-        Ok(Slot::File(content)) => Some(text(&content)),
-        _ => None,
-    }
+fn nothing() -> Content {
+    Content { bytes: Vec::new(), meta: Meta::default() }
 }
 
 #[cfg(test)]

@@ -16,6 +16,20 @@ pub fn candidates(host: &UpstreamHost) -> Vec<String> {
     }
 }
 
+/// All names of the registry whose folder is called `name`, in the same order.
+pub fn candidates_beside(name: &str) -> Vec<String> {
+    let port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((host, number)) = name.strip_suffix('_').and_then(|rest| rest.rsplit_once('_'))
+        && port(number)
+    {
+        return vec![name.to_owned(), format!("{host}:{number}")];
+    }
+    match name.rsplit_once(':') {
+        Some((host, number)) => vec![format!("{host}_{number}_"), name.to_owned()],
+        None => vec![name.to_owned()],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,6 +42,10 @@ mod tests {
             ("[::1]:5000", vec!["[::1]_5000_", "[::1]:5000"]),
         ] {
             assert_eq!(candidates(&host.parse().unwrap()), names);
+            for name in &names {
+                assert_eq!(candidates_beside(name), names);
+            }
         }
+        assert_eq!(candidates_beside("a_b_"), ["a_b_"]);
     }
 }

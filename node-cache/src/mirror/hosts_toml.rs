@@ -38,8 +38,12 @@ pub enum Unmergeable {
     /// Inline or dotted, so that no table can stand in front of it.
     #[error("its `host` is written inline; write every mirror as a [host.\"URL\"] table")]
     Inline,
-    /// Somebody sends the registry to our address already.
-    #[error("it already names the cache at {0}; take that entry out")]
+    /// Somebody sends the registry to our address already. That is not ours to take away, also when
+    /// the cache hangs and every pull waits for it.
+    #[error(
+        "it has an entry for the cache at {0} that was written by hand; Larder cannot withdraw it \
+         when the cache hangs, so remove that entry"
+    )]
     NamesMirror(String),
     /// Our own merge did not come out as intended.
     #[error("a mirror cannot be put in front of its entries")]

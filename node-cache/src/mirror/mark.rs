@@ -4,6 +4,7 @@ use crate::oci::{Algorithm, Digest};
 
 const PREFIX: &str = "# larder.dev instance=";
 const HASH: &str = " sha256=";
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What the first line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,13 +15,21 @@ pub struct Mark {
     pub intact: bool,
 }
 
-/// The mark of a file; `None` for a file that is not ours.
+/// The mark of a file; `None` for a file that is not ours. A byte order mark in front, which some
+/// editors put there, makes it no less ours.
 pub fn parse(file: &[u8]) -> Option<Mark> {
-    let (line, rest) = split(file);
+    let plain = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    let (line, rest) = split(plain);
     let line = std::str::from_utf8(line).ok()?.trim_end();
     let (instance, hash) = line.strip_prefix(PREFIX)?.rsplit_once(HASH)?;
-    let intact = Digest::of(Algorithm::Sha256, rest).hex() == hash;
+    let whole = plain.len() == file.len();
+    let intact = whole && Digest::of(Algorithm::Sha256, rest).hex() == hash;
     Some(Mark { instance: instance.to_owned(), intact })
+}
+
+/// Whether the file is ours and as it was written.
+pub fn is_intact(file: &[u8]) -> bool {
+    parse(file).is_some_and(|mark| mark.intact)
 }
 
 /// The file with this body.
@@ -60,6 +69,8 @@ mod tests {
         assert!(!parse(edited.as_bytes()).unwrap().intact);
         let cut = seal("pod-1", "a = 1\n").replace("a = 1\n", "");
         assert!(!parse(cut.as_bytes()).unwrap().intact);
+        let saved = format!("\u{feff}{}", seal("pod-1", "a = 1\n"));
+        assert!(!parse(saved.as_bytes()).unwrap().intact);
     }
 
     #[test]

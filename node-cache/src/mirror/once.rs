@@ -10,8 +10,8 @@ use anyhow::Context;
 use larder_crds::node::MirrorReason;
 
 use super::{
-    agent,
-    certs_dir::Change,
+    certs_dir::{Change, Kind},
+    colon,
     plan::Owner,
     probe::Probe,
     round,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     args::{ConfigureArgs, WithdrawArgs},
     config::Config,
-    containerd::{Verdict, inspect_files},
+    containerd::{Verdict, examine_files},
 };
 
 /// What `configure --once` says to a script.
@@ -70,25 +70,28 @@ pub async fn configure(args: ConfigureArgs) -> anyhow::Result<Exit> {
         say(&format!("{}: {}: {}", rejected.host, rejected.field, rejected.message))?;
     }
     let (certs_dir, config_file) = args.places(Some(&config.containerd));
-    let verdict = inspect_files(&config_file, &certs_dir);
-    let round = args.round(&certs_dir, Some(&config), true);
+    let mut inspection = examine_files(&config_file, &certs_dir);
+    let round = args.round(&certs_dir, &inspection.roots, Some(&config), true);
     let answers = args.dry_run || answers(&args).await?;
-    let done = if args.dry_run {
+    let write = answers && inspection.verdict != Verdict::NotContainerd;
+    let mut done = if args.dry_run {
         round.preview(config.upstreams.keys())
-    } else if answers && verdict != Verdict::NotContainerd {
+    } else if write {
         round.write(config.upstreams.keys())
     } else {
         round::withdraw(&certs_dir, &round.owner(), false)
     };
-    let mut verdict = verdict;
-    if !args.dry_run && answers && done.is_ok() && verdict != Verdict::NotContainerd {
-        verdict = agent::repair(&certs_dir, verdict, config.containerd.colon_path_repair)?;
-    }
-    if let Ok(outcome) = &done {
+    if let Ok(outcome) = &mut done {
+        if write {
+            let allowed = config.containerd.colon_path_repair;
+            let settled = colon::settle(&certs_dir, inspection.clone(), allowed, args.dry_run)?;
+            inspection = settled.0;
+            outcome.changes.extend(settled.1);
+        }
         tell(&outcome.changes, args.dry_run)?;
     }
     let round = done.map_err(|error| error.to_string());
-    let findings = Findings { verdict, answers, round, config_error: None };
+    let findings = Findings { containerd: inspection, answers, round, config_error: None };
     let judgement = findings.judge();
     let (state, reason, message) = judgement.clone();
     if !args.dry_run {
@@ -96,7 +99,8 @@ pub async fn configure(args: ConfigureArgs) -> anyhow::Result<Exit> {
     }
     let hosts = findings.hosts().join(", ");
     match reason {
-        MirrorReason::None => say(&format!("{}: {hosts}", state.as_str()))?,
+        MirrorReason::None if message.is_empty() => say(&format!("{}: {hosts}", state.as_str()))?,
+        MirrorReason::None => say(&format!("{}: {hosts}\n{message}", state.as_str()))?,
         _ => say(&format!("{} ({}): {message}", state.as_str(), reason.as_str()))?,
     }
     Ok(reason.into())
@@ -136,8 +140,28 @@ pub fn withdraw(args: &WithdrawArgs) -> anyhow::Result<Exit> {
 /// Names what was done on standard error, or shows on standard output what would be.
 fn tell(changes: &[Change], dry_run: bool) -> io::Result<()> {
     for change in changes {
-        let path = change.path.display();
         if dry_run {
+            write!(io::stdout(), "{}", diff(change))?;
+        } else {
+            let what = if change.after.is_some() { "wrote" } else { "removed" };
+            say(&format!("{what} {}", change.path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A file as a unified diff; folders and links, of which such a diff knows nothing, as its comments.
+fn diff(change: &Change) -> String {
+    let path = change.path.display();
+    let what = if change.after.is_some() { "make" } else { "remove" };
+    match change.kind {
+        Kind::Folder => format!("# {what} the folder {path}\n"),
+        Kind::Link => {
+            let target = change.after.as_ref().or(change.before.as_ref());
+            let target = target.map(String::as_str).unwrap_or_default();
+            format!("# {what} the symbolic link {path} -> {target}\n")
+        }
+        Kind::File => {
             let text = |side: &Option<String>| side.clone().unwrap_or_default();
             let name = |side: &Option<String>| match side {
                 Some(_) => path.to_string(),
@@ -146,14 +170,9 @@ fn tell(changes: &[Change], dry_run: bool) -> io::Result<()> {
             let (before, after) = (text(&change.before), text(&change.after));
             let diff = similar::TextDiff::from_lines(&before, &after);
             let mut diff = diff.unified_diff();
-            diff.header(&name(&change.before), &name(&change.after));
-            write!(io::stdout(), "{diff}")?;
-        } else {
-            let what = if change.after.is_some() { "wrote" } else { "removed" };
-            say(&format!("{what} {path}"))?;
+            diff.header(&name(&change.before), &name(&change.after)).to_string()
         }
     }
-    Ok(())
 }
 
 fn say(line: &str) -> io::Result<()> {

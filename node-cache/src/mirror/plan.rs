@@ -1,8 +1,13 @@
 //! What is to be done in one registry's folder, from what was seen there.
 
+use std::path::PathBuf;
+
 use larder_crds::node::ExistingHosts;
 
-use super::{hosts_toml, mark};
+use super::{
+    hosts_toml::{self, Unmergeable},
+    mark,
+};
 
 /// Mode and owner of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +77,17 @@ pub struct Seen {
     pub folder: Option<SeenFolder>,
     /// Why the folder cannot be used.
     pub odd: Option<String>,
-    /// What containerd uses for registries without a folder.
-    pub default: Option<SeenFolder>,
+    /// What containerd would use without the folder.
+    pub next: Option<Next>,
+}
+
+/// Another folder that containerd would use: of the other spelling, `_default`, or in another root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Where.
+    pub path: PathBuf,
+    /// What is in it.
+    pub folder: SeenFolder,
 }
 
 /// What we want there.
@@ -98,6 +112,8 @@ pub enum Plan {
     Create(Content),
     /// Put the original aside, then write `hosts.toml`.
     Write {
+        /// Whether `hosts.toml` is ours and cannot be read: a copy of it is to be kept.
+        damaged: bool,
         /// What is to be put aside; `None` if it is already, or if there is none.
         original: Option<Content>,
         /// The new `hosts.toml`.
@@ -115,25 +131,27 @@ pub fn plan(seen: &Seen, want: &Want<'_>) -> Result<Plan, Refusal> {
         return Err(Refusal(odd.clone()));
     }
     let Some(folder) = &seen.folder else {
-        let original = from_default(seen, want)?;
+        let original = inherited(seen, want)?;
         return Ok(Plan::Create(sealed(original.as_ref(), want)?));
     };
-    let kept = match &folder.original {
-        Slot::Absent => None,
-        Slot::File(content) => Some(content),
-        Slot::Odd(odd) => return Err(Refusal(odd.clone())),
+    let kept = match kept(folder) {
+        Some(Slot::Odd(odd)) => return Err(Refusal(odd.clone())),
+        other => other.and_then(Slot::file),
+    };
+    let write = |original: Option<Content>, hosts: Content| {
+        Ok(Plan::Write { damaged: false, original, hosts })
     };
     match &folder.hosts {
         Slot::Odd(odd) => Err(Refusal(odd.clone())),
         Slot::Absent if kept.is_none() && folder.created => {
-            let original = from_default(seen, want)?;
+            let original = inherited(seen, want)?;
             not_shadowing(folder, original.as_ref())?;
-            Ok(Plan::Write { original: None, hosts: sealed(original.as_ref(), want)? })
+            write(None, sealed(original.as_ref(), want)?)
         }
         Slot::Absent => {
             not_shadowing(folder, kept)?;
             foreign(kept, want)?;
-            Ok(Plan::Write { original: None, hosts: sealed(kept, want)? })
+            write(None, sealed(kept, want)?)
         }
         Slot::File(hosts) => match mark::parse(&hosts.bytes) {
             // Nobody's mark: it is the original, whatever was put aside before.
@@ -141,20 +159,16 @@ pub fn plan(seen: &Seen, want: &Want<'_>) -> Result<Plan, Refusal> {
                 not_shadowing(folder, Some(hosts))?;
                 foreign(Some(hosts), want)?;
                 let written = sealed(Some(hosts), want)?;
-                let original = (kept != Some(hosts)).then(|| hosts.clone());
-                Ok(Plan::Write { original, hosts: written })
+                write((kept != Some(hosts)).then(|| hosts.clone()), written)
             }
             Some(mark) => {
-                let default =
-                    if folder.created && kept.is_none() { from_default(seen, want)? } else { None };
-                let known = kept.or(default.as_ref());
-                let edited = if mark.intact {
-                    None
-                } else {
-                    edited(hosts, known, Some(want.mirror)).map_err(|problem| {
-                        let message = "hosts.toml was edited by hand and is left alone:";
-                        Refusal(format!("{message} {problem}; remove the file"))
-                    })?
+                let inherited =
+                    if folder.created && kept.is_none() { inherited(seen, want)? } else { None };
+                let known = kept.or(inherited.as_ref());
+                let (damaged, edited) = match changes(&mark, hosts, known, Some(want.mirror)) {
+                    Ok(edited) => (false, edited),
+                    Err(problem) if is_ignored(&problem) => (true, None),
+                    Err(problem) => return Err(Refusal(by_hand(&problem))),
                 };
                 let original = edited.as_ref().or(known);
                 not_shadowing(folder, original)?;
@@ -166,10 +180,38 @@ pub fn plan(seen: &Seen, want: &Want<'_>) -> Result<Plan, Refusal> {
                 if edited.is_none() && mark.intact && same {
                     return Ok(Plan::Keep);
                 }
-                Ok(Plan::Write { original: edited, hosts: written })
+                Ok(Plan::Write { damaged, original: edited, hosts: written })
             }
         },
     }
+}
+
+/// The copy of what was there before. One that is ours was on its way out when it was restored.
+fn kept(folder: &SeenFolder) -> Option<&Slot> {
+    match &folder.original {
+        Slot::Absent => None,
+        Slot::File(content) if mark::is_intact(&content.bytes) => None,
+        other => Some(other),
+    }
+}
+
+/// What was changed in a file with our mark, as [`edited`] has it.
+fn changes(
+    mark: &mark::Mark,
+    hosts: &Content,
+    known: Option<&Content>,
+    mirror: Option<&str>,
+) -> Result<Option<Content>, Unmergeable> {
+    if mark.intact { Ok(None) } else { edited(hosts, known, mirror) }
+}
+
+/// Whether containerd makes nothing of such a file at all, so that nothing in it is in force.
+fn is_ignored(problem: &Unmergeable) -> bool {
+    matches!(problem, Unmergeable::NotToml(_) | Unmergeable::NotText)
+}
+
+fn by_hand(problem: &Unmergeable) -> String {
+    format!("hosts.toml was edited by hand and is left alone: {problem}; remove the file")
 }
 
 /// What a person made of a file of ours, without our part; `None` if that is what was there before.
@@ -177,7 +219,7 @@ fn edited(
     hosts: &Content,
     known: Option<&Content>,
     mirror: Option<&str>,
-) -> Result<Option<Content>, hosts_toml::Unmergeable> {
+) -> Result<Option<Content>, Unmergeable> {
     let left = hosts_toml::strip(mark::body(&hosts.bytes), mirror)?.map(String::into_bytes);
     let same = hosts_toml::alike(left.as_deref(), known.map(|known| known.bytes.as_slice()));
     Ok(if same {
@@ -187,20 +229,24 @@ fn edited(
     })
 }
 
-fn from_default(seen: &Seen, want: &Want<'_>) -> Result<Option<Content>, Refusal> {
-    let Some(default) = &seen.default else {
+fn inherited(seen: &Seen, want: &Want<'_>) -> Result<Option<Content>, Refusal> {
+    let Some(Next { path, folder }) = &seen.next else {
         return Ok(None);
     };
-    match &default.hosts {
+    let of = |refusal: Refusal| Refusal(format!("{}: {}", path.display(), refusal.0));
+    match &folder.hosts {
         Slot::Odd(odd) => Err(Refusal(odd.clone())),
-        Slot::Absent if default.certs => Err(certificates()),
+        Slot::Absent if folder.certs => Err(of(certificates())),
         Slot::Absent => Ok(None),
         Slot::File(hosts) => {
-            foreign(Some(hosts), want)?;
+            foreign(Some(hosts), want).map_err(of)?;
+            not_shadowing(folder, Some(hosts)).map_err(of)?;
             if let Some(name) = hosts_toml::relative_file(&hosts.bytes) {
-                let message = "_default/hosts.toml names a file relative to its own folder";
-                return Err(Refusal(format!("{message} ({name}); write its absolute path")));
+                let message = "its hosts.toml names a file relative to its own folder";
+                let fix = "write its absolute path";
+                return Err(of(Refusal(format!("{message} ({name}); {fix}"))));
             }
+            sealed(Some(hosts), want).map_err(of)?;
             Ok(Some(hosts.clone()))
         }
     }
@@ -261,39 +307,40 @@ pub enum Undo {
     Restore,
     /// `hosts.toml` becomes what a person made of it, without our part.
     Rewrite(Content),
+    /// `hosts.toml` is ours and cannot be read: a copy of it is kept, then as said.
+    Damaged(Box<Undo>),
     /// It is left alone; says why.
     Leave(String),
 }
 
-/// Decides how to withdraw from a folder. `default` is what containerd uses without it.
-pub fn undo(folder: &SeenFolder, default: Option<&SeenFolder>, owner: &Owner) -> Undo {
-    let kept = folder.original.file();
-    let default = default.filter(|_| folder.created).and_then(|default| default.hosts.file());
+/// Decides how to withdraw from a folder. `next` is what containerd uses without it.
+pub fn undo(folder: &SeenFolder, next: Option<&SeenFolder>, owner: &Owner) -> Undo {
+    let kept = kept(folder).and_then(Slot::file);
+    let next = next.filter(|_| folder.created).and_then(|next| next.hosts.file());
+    let something = folder.created || folder.original != Slot::Absent;
     let gone = || match (kept, folder.created && !folder.others) {
         (Some(_), _) => Undo::Restore,
         (None, true) => Undo::Folder,
         (None, false) => Undo::Hosts,
     };
     match &folder.hosts {
-        Slot::Absent if kept.is_some() || folder.created => gone(),
+        Slot::Absent if something => gone(),
         Slot::File(hosts) => match mark::parse(&hosts.bytes) {
             Some(mark)
                 if *owner != Owner::Any && *owner != Owner::Instance(mark.instance.clone()) =>
             {
                 Undo::Nothing
             }
-            Some(mark) if mark.intact => gone(),
-            Some(_) => match edited(hosts, kept.or(default), None) {
+            Some(mark) => match changes(&mark, hosts, kept.or(next), None) {
                 Ok(Some(content)) if !content.bytes.is_empty() => Undo::Rewrite(content),
                 Ok(_) => gone(),
-                Err(problem) => Undo::Leave(format!(
-                    "hosts.toml was edited by hand and is left alone: {problem}; remove the file"
-                )),
+                Err(problem) if is_ignored(&problem) => Undo::Damaged(Box::new(gone())),
+                Err(problem) => Undo::Leave(by_hand(&problem)),
             },
-            None if kept.is_some() || folder.created => Undo::Leftovers,
+            None if something => Undo::Leftovers,
             None => Undo::Nothing,
         },
-        Slot::Odd(_) if kept.is_some() || folder.created => Undo::Leftovers,
+        Slot::Odd(_) if something => Undo::Leftovers,
         Slot::Absent | Slot::Odd(_) => Undo::Nothing,
     }
 }

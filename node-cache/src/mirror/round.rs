@@ -1,20 +1,30 @@
 //! All registries once: written, or withdrawn.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use larder_crds::node::ExistingHosts;
 
 use super::{
-    certs_dir::{CertsDir, CertsDirError, Change},
+    certs_dir::{CertsDir, CertsDirError, Change, Kind},
     plan::{Owner, Plan, Refusal, Undo, Want},
 };
 use crate::oci::UpstreamHost;
+
+/// So often a folder is looked at anew when somebody else changes it at the same moment.
+const ATTEMPTS: u32 = 3;
 
 /// What a round is to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Round<'a> {
     /// containerd's folder.
     pub certs_dir: &'a Path,
+    /// All folders that containerd searches, if there are several.
+    pub roots: &'a [PathBuf],
     /// Who writes.
     pub instance: &'a str,
     /// Address of the cache.
@@ -45,15 +55,18 @@ impl Round<'_> {
         &self,
         hosts: impl IntoIterator<Item = &'h UpstreamHost>,
     ) -> Result<Outcome, CertsDirError> {
-        let folder = CertsDir::create(self.certs_dir)?;
-        folder.sweep()?;
         let mut outcome = Outcome::default();
+        if self.certs_dir.symlink_metadata().is_err() {
+            outcome.changes.push(new_folder(self.certs_dir));
+        }
+        let folder = CertsDir::create(self.certs_dir)?.among(self.roots);
+        folder.sweep()?;
         let mut wanted = BTreeSet::new();
         for host in hosts {
             match self.write_one(&folder, host) {
-                Ok(Ok(changes)) => {
+                Ok(Ok((name, changes))) => {
                     outcome.changes.extend(changes);
-                    wanted.insert(folder.folder_of(host));
+                    wanted.insert(name);
                     outcome.mirrored.push(host.to_string());
                 }
                 Ok(Err(refusal)) => outcome.left.push((host.to_string(), refusal.0)),
@@ -68,18 +81,25 @@ impl Round<'_> {
         Ok(outcome)
     }
 
+    /// The name of the registry's folder, and what was changed in it.
     fn write_one(
         &self,
         folder: &CertsDir,
         host: &UpstreamHost,
-    ) -> Result<Result<Vec<Change>, Refusal>, CertsDirError> {
-        let plan = match folder.plan(host, &self.want())? {
-            Ok(plan) => plan,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let changes = folder.preview(host, &plan);
-        folder.apply(host, &plan)?;
-        Ok(Ok(changes))
+    ) -> Result<Result<(String, Vec<Change>), Refusal>, CertsDirError> {
+        let mut attempts = 1..=ATTEMPTS;
+        loop {
+            let entry = folder.entry(host)?;
+            let plan = match entry.plan(&self.want()) {
+                Ok(plan) => plan,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let changes = entry.preview(&plan);
+            match entry.apply(&plan) {
+                Err(CertsDirError::Changed { .. }) if attempts.next().is_some() => {}
+                done => return done.map(|()| Ok((entry.name().to_owned(), changes))),
+            }
+        }
     }
 
     /// What [`write`](Self::write) would do.
@@ -88,41 +108,49 @@ impl Round<'_> {
         hosts: impl IntoIterator<Item = &'h UpstreamHost>,
     ) -> Result<Outcome, CertsDirError> {
         let mut outcome = Outcome::default();
-        let folder = CertsDir::open(self.certs_dir)?;
+        let folder = CertsDir::open(self.certs_dir)?.map(|folder| folder.among(self.roots));
+        if folder.is_none() {
+            outcome.changes.push(new_folder(self.certs_dir));
+        }
         let mut wanted = BTreeSet::new();
         for host in hosts {
-            let plan = match &folder {
-                Some(folder) => match folder.plan(host, &self.want()) {
-                    Ok(plan) => plan,
-                    Err(error) => Err(Refusal(refused(&error))),
-                },
-                None => super::plan::plan(&super::plan::Seen::default(), &self.want()),
+            let planned = match &folder {
+                Some(folder) => folder.entry(host).map(|entry| {
+                    let plan = entry.plan(&self.want())?;
+                    Ok((entry.name().to_owned(), entry.preview(&plan)))
+                }),
+                None => Ok(self.first_plan(host)),
             };
-            match plan {
-                Ok(plan) => {
+            match planned.unwrap_or_else(|error| Err(Refusal(refused(&error)))) {
+                Ok((name, changes)) => {
                     outcome.mirrored.push(host.to_string());
-                    if let Some(folder) = &folder {
-                        wanted.insert(folder.folder_of(host));
-                        outcome.changes.extend(folder.preview(host, &plan));
-                    } else if let Plan::Create(hosts) = plan {
-                        let name = super::folder::candidates(host).swap_remove(0);
-                        outcome.changes.push(Change {
-                            path: self.certs_dir.join(name).join("hosts.toml"),
-                            before: None,
-                            after: Some(String::from_utf8_lossy(&hosts.bytes).into_owned()),
-                        });
-                    }
+                    wanted.insert(name);
+                    outcome.changes.extend(changes);
                 }
                 Err(refusal) => outcome.left.push((host.to_string(), refusal.0)),
             }
         }
         if let Some(folder) = folder {
             for name in folder.ours()?.into_iter().filter(|name| !wanted.contains(name)) {
-                let undo = folder.undo(&name, &self.owner())?;
-                outcome.changes.extend(folder.preview_undo(&name, &undo));
+                let entry = folder.entry_named(&name)?;
+                outcome.changes.extend(entry.preview_undo(&entry.undo(&self.owner())));
             }
         }
         Ok(outcome)
+    }
+
+    /// What is planned where there is no folder of mirrors yet.
+    fn first_plan(&self, host: &UpstreamHost) -> Result<(String, Vec<Change>), Refusal> {
+        let name = super::folder::candidates(host).swap_remove(0);
+        let path = self.certs_dir.join(&name).join("hosts.toml");
+        let changes = match super::plan::plan(&super::plan::Seen::default(), &self.want())? {
+            Plan::Create(hosts) | Plan::Write { hosts, .. } => {
+                let after = Some(String::from_utf8_lossy(&hosts.bytes).into_owned());
+                vec![Change { kind: Kind::File, path, before: None, after }]
+            }
+            Plan::Keep => Vec::new(),
+        };
+        Ok((name, changes))
     }
 
     fn want(&self) -> Want<'_> {
@@ -143,21 +171,47 @@ fn withdraw_one(
     owner: &Owner,
     outcome: &mut Outcome,
 ) -> Result<Undo, CertsDirError> {
-    let undo = folder.undo(name, owner)?;
-    if let Undo::Leave(why) = &undo {
-        outcome.left.push((name.to_owned(), why.clone()));
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let entry = folder.entry_named(name)?;
+        let undo = entry.undo(owner);
+        let changes = entry.preview_undo(&undo);
+        match entry.withdraw(&undo) {
+            Err(CertsDirError::Changed { .. }) if attempts.next().is_some() => continue,
+            Ok(()) => outcome.changes.extend(changes),
+            Err(error) if error.is_dead_mount() => return Err(error),
+            Err(error) => outcome.failed.push((name.to_owned(), error.to_string())),
+        }
+        if let Undo::Leave(why) = &undo {
+            outcome.left.push((name.to_owned(), why.clone()));
+        }
+        return Ok(undo);
     }
-    let changes = folder.preview_undo(name, &undo);
-    match folder.withdraw(name, &undo) {
-        Ok(()) => outcome.changes.extend(changes),
-        Err(error) if error.is_dead_mount() => return Err(error),
-        Err(error) => outcome.failed.push((name.to_owned(), error.to_string())),
-    }
-    Ok(undo)
+}
+
+fn new_folder(path: &Path) -> Change {
+    let after = Some(String::new());
+    Change { kind: Kind::Folder, path: path.to_owned(), before: None, after }
 }
 
 fn refused(error: &CertsDirError) -> String {
-    format!("{error}; let the folder and its files belong to the user that larder-node runs as")
+    let CertsDirError::Io { path, .. } = error else {
+        return error.to_string();
+    };
+    // What could not be made is not there; then it is its folder that refused.
+    let found = path.ancestors().find_map(|path| Some((path, fs::symlink_metadata(path).ok()?)));
+    let owner = found.map(|(path, found)| {
+        format!(
+            " ({} belongs to user {}, mode {:o})",
+            path.display(),
+            found.uid(),
+            found.mode() & 0o7777
+        )
+    });
+    format!(
+        "{error}{}; let the folder and its files belong to the user that larder-node runs as",
+        owner.unwrap_or_default()
+    )
 }
 
 /// Brings every folder back to what it was. Folders that cannot be looked into are not ours.
@@ -172,15 +226,20 @@ pub fn withdraw(certs_dir: &Path, owner: &Owner, dry_run: bool) -> Result<Outcom
     let mut others = false;
     for name in folder.ours()? {
         if dry_run {
-            let undo = folder.undo(&name, owner)?;
-            outcome.changes.extend(folder.preview_undo(&name, &undo));
+            let entry = folder.entry_named(&name)?;
+            let undo = entry.undo(owner);
+            others |= undo == Undo::Nothing;
+            outcome.changes.extend(entry.preview_undo(&undo));
         } else {
             others |= withdraw_one(&folder, &name, owner, &mut outcome)? == Undo::Nothing;
         }
     }
-    if !dry_run && !others {
-        folder.undo_repair()?;
-        folder.remove_if_ours()?;
+    if !others {
+        outcome.changes.extend(folder.preview_undo_repair());
+        if !dry_run {
+            folder.undo_repair()?;
+            folder.remove_if_ours()?;
+        }
     }
     Ok(outcome)
 }

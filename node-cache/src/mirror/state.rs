@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use larder_crds::node::{API_VERSION, MirrorReason, MirrorReport, MirrorState, MirrorStatus};
 
 use super::round::Outcome;
-use crate::containerd::Verdict;
+use crate::containerd::{Inspection, Verdict};
 
 /// Everything that makes up the state.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// Whether containerd reads the folder.
-    pub verdict: Verdict,
+    /// Whether containerd reads the folder, and what that depends on.
+    pub containerd: Inspection,
     /// Whether the cache answers.
     pub answers: bool,
     /// What came of the last round, or why the folder cannot be used.
@@ -31,7 +31,8 @@ pub struct Findings {
 pub type Judgement = (MirrorState, MirrorReason, String);
 
 impl Findings {
-    /// The worst of what was found.
+    /// The worst of what was found. Without a reason the text is empty, or says under what condition
+    /// all is well.
     pub fn judge(&self) -> Judgement {
         let outcome = match &self.round {
             Err(message) => {
@@ -39,8 +40,9 @@ impl Findings {
             }
             Ok(outcome) => outcome,
         };
+        // The files are there all the same: they wait for the edit.
         let not = |reason, message: String| (MirrorState::NotEffective, reason, message);
-        if self.verdict == Verdict::NotContainerd {
+        if self.containerd.verdict == Verdict::NotContainerd {
             let message = "there is no containerd configuration on this machine".to_owned();
             return not(MirrorReason::NotContainerd, message);
         }
@@ -53,7 +55,7 @@ impl Findings {
             let message = "the cache does not answer; its log says why".to_owned();
             return (MirrorState::Withdrawn, MirrorReason::MirrorUnreachable, message);
         }
-        match &self.verdict {
+        match &self.containerd.verdict {
             Verdict::Missing { edit } => {
                 return not(MirrorReason::ConfigPathMissing, edit.clone());
             }
@@ -83,7 +85,8 @@ impl Findings {
         if let Some(error) = &self.config_error {
             return (MirrorState::Mirrored, MirrorReason::ConfigUnreadable, error.clone());
         }
-        (MirrorState::Mirrored, MirrorReason::None, String::new())
+        let caution = self.containerd.caution.as_ref().map(|caution| caution.message.clone());
+        (MirrorState::Mirrored, MirrorReason::None, caution.unwrap_or_default())
     }
 
     /// The registries with a file of ours.

@@ -7,10 +7,12 @@ mod properties;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 8] = [
+const TARGETS: [(&str, Target); 10] = [
     ("challenge", properties::challenge),
     ("config", properties::config),
+    ("containerd_config", properties::containerd_config),
     ("digest", properties::digest),
+    ("hosts_toml", properties::hosts_toml),
     ("manifest", properties::manifest),
     ("ns", properties::ns),
     ("path", properties::path),

@@ -1,5 +1,10 @@
 //! `larder-node configure` beside a real server: containerd's files come, go, and survive.
 
+mod colon;
+mod exit;
+mod foreign;
+mod mount;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -44,12 +49,33 @@ impl Node {
             fs::create_dir_all(certs.join(path).parent().unwrap()).unwrap();
             fs::write(certs.join(path), text).unwrap();
         }
+        let node = Self { larder, certs, state };
+        node.containerd(2, &node.certs.display().to_string());
+        node
+    }
+
+    /// Writes containerd's configuration.
+    fn containerd(&self, version: u8, config_path: &str) {
+        let plugin = if version == 2 { "grpc.v1.cri" } else { "cri.v1.images" };
         let text = format!(
-            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"{}\"\n",
-            certs.display()
+            "version = {version}\n[plugins.\"io.containerd.{plugin}\".registry]\n  \
+             config_path = \"{config_path}\"\n"
         );
-        fs::write(larder.folder().join("containerd.toml"), text).unwrap();
-        Self { larder, certs, state }
+        fs::write(self.larder.folder().join("containerd.toml"), text).unwrap();
+    }
+
+    /// Writes a field of the section `containerd` of our own configuration.
+    fn set(&self, field: &str, value: &serde_json::Value) {
+        let text = fs::read_to_string(self.larder.config_path()).unwrap();
+        let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        document["containerd"][field] = value.clone();
+        self.larder.write_config_text(&format!("{document:#}\n"));
+    }
+
+    /// What the state file says.
+    fn state(&self) -> serde_json::Value {
+        let text = fs::read(&self.state).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     fn command(&self, command: &str, flags: &[&str]) -> Command {
@@ -59,12 +85,13 @@ impl Node {
             process
                 .arg("--config")
                 .arg(self.larder.config_path())
-                .arg("--containerd-config")
-                .arg(self.larder.folder().join("containerd.toml"))
                 .arg("--state")
                 .arg(&self.state)
                 .args(["--instance", "test", "--mirror"])
                 .arg(format!("http://{}", self.larder.pull_address()));
+        }
+        if command == "configure" && !flags.contains(&"--containerd-config") {
+            process.arg("--containerd-config").arg(self.larder.folder().join("containerd.toml"));
         }
         process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process.kill_on_drop(true);
@@ -253,6 +280,10 @@ async fn folders_and_files_of_another_user_stop_no_other_registry() {
         assert_eq!(node.hosts(folder).len(), 2, "{said}");
     }
     assert!(said.contains("last.test: ") && said.contains("corp.test: "), "{said}");
+    assert!(
+        said.contains("belongs to user 12345") && said.contains("larder-node runs as"),
+        "{said}"
+    );
     assert_eq!(node.hosts("corp.test"), ["https://corp.test"]);
     let (code, said) = bare("withdraw", &["--any"]).await;
     assert_eq!(code, Some(0), "{said}");

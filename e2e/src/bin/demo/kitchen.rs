@@ -1,16 +1,23 @@
 //! The parts of the demo and what it reads off them.
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use larder_crds::node::{ExistingHosts, MirrorState};
 use larder_e2e::{
     clients::Raw,
+    configurator::Configurator,
     containerd::{Containerd, Version},
     image::Image,
     larder::{Larder, Upstream},
     registry::{Kind, Registry},
     relay::{Relay, Shape},
     sandbox::Sandbox,
+    snapshot::Snapshot,
 };
 
 pub(crate) const REPOSITORY: &str = "team/app";
@@ -24,7 +31,10 @@ pub(crate) struct Kitchen {
     pub(crate) line: Relay,
     larder: Larder,
     containerd: Containerd,
-    home: std::path::PathBuf,
+    configurator: Option<Configurator>,
+    home: PathBuf,
+    /// containerd's folder of mirrors before Larder wrote there.
+    before: Snapshot,
 }
 
 /// Bytes since a meter was set.
@@ -42,13 +52,36 @@ impl Kitchen {
         let registry = Registry::start(Kind::Distribution, &sandbox.folder("up")?).await?;
         let home = sandbox.folder("push")?;
         let line = Relay::start(registry.address(), Shape::GIGABIT).await?;
-        let larder = start_larder(sandbox, "larder", &line).await?;
+        let upstream = Upstream::at(THROUGH_LARDER, line.address());
+        let larder = Larder::start(&sandbox.folder("larder")?, &[upstream]).await?;
         let containerd = Containerd::start(Version::V2_4, &sandbox.folder("c")?).await?;
         containerd.mirror(DIRECT, line.address())?;
-        containerd.mirror(THROUGH_LARDER, larder.address())?;
-        let kitchen = Self { registry, line, larder, containerd, home };
+        let before = Snapshot::of(&containerd.certs_dir())?;
+        let configurator = None;
+        let kitchen = Self { registry, line, larder, containerd, configurator, home, before };
         kitchen.push(image).await?;
         Ok(kitchen)
+    }
+
+    /// Runs `larder-node configure`. Returns the name and the text of the file that it wrote.
+    pub(crate) async fn configure(&mut self) -> Result<(PathBuf, String)> {
+        let existing = ExistingHosts::Prepend;
+        let started = Configurator::start(&self.larder, &self.containerd, existing)?;
+        self.configurator.insert(started).reaches(MirrorState::Mirrored).await?;
+        let file = PathBuf::from(THROUGH_LARDER).join("hosts.toml");
+        let text = fs::read_to_string(self.containerd.certs_dir().join(&file))?;
+        Ok((file, text))
+    }
+
+    /// Ends `larder-node configure` by SIGTERM. Returns how long that took; an error unless
+    /// containerd's folder is as it was before.
+    pub(crate) async fn withdraw(&mut self) -> Result<Duration> {
+        let configurator = self.configurator.take().context("the configurator is not running")?;
+        let asked = Instant::now();
+        configurator.stop().await?;
+        let took = asked.elapsed();
+        self.before.check(&self.containerd.certs_dir())?;
+        Ok(took)
     }
 
     /// Under the one tag that is pulled all along, past the line.
@@ -77,11 +110,11 @@ impl Kitchen {
         Ok(())
     }
 
-    /// Another Larder with an empty store takes the place of this one.
-    pub(crate) async fn empty_larder(&mut self, sandbox: &Sandbox, folder: &str) -> Result<()> {
+    /// Starts Larder again with an empty store.
+    pub(crate) async fn empty_larder(&mut self) -> Result<()> {
         self.larder.stop().await?;
-        self.larder = start_larder(sandbox, folder, &self.line).await?;
-        self.containerd.mirror(THROUGH_LARDER, self.larder.address())
+        fs::remove_dir_all(self.larder.store())?;
+        self.larder.start_again().await
     }
 
     pub(crate) fn path_form(&self) -> String {
@@ -119,9 +152,4 @@ impl Meter {
         let now = kitchen.counters().await?;
         Ok(Bytes { upstream: now.upstream - self.0.upstream, cache: now.cache - self.0.cache })
     }
-}
-
-async fn start_larder(sandbox: &Sandbox, folder: &str, line: &Relay) -> Result<Larder> {
-    let upstream = Upstream { host: THROUGH_LARDER.to_owned(), endpoint: line.address() };
-    Larder::start(&sandbox.folder(folder)?, &[upstream]).await
 }

@@ -66,6 +66,11 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
     table.add("direct pull, without Larder", took, meter.read(&kitchen).await?)?;
     kitchen.remove_everything().await?;
 
+    say("Running larder-node configure, which sends containerd to Larder without restarting it")?;
+    let (file, text) = kitchen.configure().await?;
+    say(&format!("  It wrote {} into containerd's folder of mirrors:", file.display()))?;
+    say(&indented(&text))?;
+
     say("Pulling through Larder, which has nothing yet")?;
     let (took, bytes) = pull(&kitchen, &first, first.size() + HEADERS).await?;
     table.add("cold, through Larder", took, bytes)?;
@@ -75,7 +80,7 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
     table.add("warm: removed and pulled again", took, bytes)?;
 
     say("Emptying Larder, then 8 clients at once: containerd, crane and six of plain HTTP")?;
-    kitchen.empty_larder(sandbox, "larder-2").await?;
+    kitchen.empty_larder().await?;
     let (took, bytes) = eight_at_once(sandbox, &kitchen, &first).await?;
     table.add("8 clients at once, cold, the last one", took, bytes)?;
 
@@ -84,7 +89,7 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
     let (took, bytes) = pull(&kitchen, &second, changed(&first, &second) + HEADERS).await?;
     table.add("the tag has moved, image removed", took, bytes)?;
 
-    let alone = bytes_alone(sandbox, &mut kitchen, &second).await?;
+    let alone = bytes_alone(&mut kitchen, &second).await?;
 
     say("Cutting the line. First without Larder:")?;
     kitchen.line.set(Mode::Refuse).await?;
@@ -97,6 +102,12 @@ async fn show(sandbox: &Sandbox) -> Result<()> {
     let (took, bytes) = pull(&kitchen, &second, 0).await?;
     table.add("upstream down (a direct pull fails)", took, bytes)?;
 
+    say("Ending larder-node configure by SIGTERM")?;
+    let took = kitchen.withdraw().await?;
+    say(&format!(
+        "  {:.2} s, and all of containerd's folder is as before: names, modes, contents",
+        took.as_secs_f64()
+    ))?;
     kitchen.close().await?;
     say(&format!("\n{table}"))?;
     say(&format!("{alone}"))?;
@@ -121,9 +132,9 @@ fn check_line(bytes: Bytes, at_most: u64) -> Result<()> {
 }
 
 /// The same image fetched blob after blob by plain HTTP, without a containerd that unpacks it.
-async fn bytes_alone(sandbox: &Sandbox, kitchen: &mut Kitchen, image: &Image) -> Result<Table> {
+async fn bytes_alone(kitchen: &mut Kitchen, image: &Image) -> Result<Table> {
     say("Emptying Larder once more, for the bytes alone: plain HTTP, one blob after the other")?;
-    kitchen.empty_larder(sandbox, "larder-3").await?;
+    kitchen.empty_larder().await?;
     let mut table = Table::of("the bytes alone, by plain HTTP");
     let steps = [
         ("direct, without Larder", kitchen.raw_directly()?, image.size() + HEADERS),
@@ -165,6 +176,11 @@ async fn eight_at_once(
     check_line(bytes, image.size_of_all() + HEADERS)?;
     kitchen.remove_everything().await?;
     Ok((took, bytes))
+}
+
+fn indented(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(|line| format!("    {line}")).collect();
+    lines.join("\n")
 }
 
 /// Bytes of what one image has and the other has not.

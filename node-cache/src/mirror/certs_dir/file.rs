@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{CWD, OFlags, RenameFlags, renameat_with},
+    io::Errno,
+};
 
 use super::{CertsDirError, at};
 use crate::mirror::{
@@ -17,6 +20,9 @@ use crate::mirror::{
 
 /// Whatever begins with this is unfinished and may be removed.
 pub(super) const TEMPORARY: &str = ".larder-tmp-";
+/// A file on its way into the place of another, or the other on its way out: the one name under
+/// which something of somebody else may be found after a process was killed.
+pub(super) const SWAP: &str = ".larder-swap";
 
 #[expect(clippy::cast_possible_wrap, reason = "the flags are small positive bits")]
 const CAREFULLY: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
@@ -56,7 +62,118 @@ pub(super) fn read(path: &Path) -> Result<Slot, CertsDirError> {
     Ok(Slot::File(Content { bytes, meta }))
 }
 
-/// Replaces `path`: either all of the new file is there or the old one, whatever happens when.
+/// Puts `content` under `path` if `expected` is what is there. What somebody else wrote there in the
+/// meantime stays, and the answer is [`CertsDirError::Changed`].
+pub(super) fn exchange(
+    path: &Path,
+    expected: &Slot,
+    content: &Content,
+) -> Result<(), CertsDirError> {
+    let folder = path.parent().unwrap_or(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!("{TEMPORARY}{name}"));
+    remove(&temporary)?;
+    create(&temporary, content)?;
+    let done = match expected {
+        Slot::File(expected) => {
+            let aside = folder.join(SWAP);
+            at("cannot rename to", &aside, fs::rename(&temporary, &aside))?;
+            let done = swap(&aside, path, expected);
+            if done.is_err() {
+                remove(&aside)?;
+            }
+            done
+        }
+        Slot::Absent | Slot::Odd(_) => {
+            let done = place(&temporary, path);
+            if done.is_err() {
+                remove(&temporary)?;
+            }
+            done
+        }
+    };
+    sync(folder)?;
+    done
+}
+
+/// Renames `from` to `to`, where nothing may be.
+pub(super) fn place(from: &Path, to: &Path) -> Result<(), CertsDirError> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::EXIST | Errno::NOTEMPTY) => changed(to),
+        Err(error) if lacks_flags(error) => {
+            if to.symlink_metadata().is_ok() {
+                return changed(to);
+            }
+            at("cannot rename to", to, fs::rename(from, to))
+        }
+        other => at("cannot rename to", to, other.map_err(io::Error::from)),
+    }
+}
+
+/// Brings the file `aside` to `path` and removes `expected`, which was there. If it was something
+/// else, both are as before.
+///
+/// A writer that opened the old file before and writes into it afterwards is not noticed.
+pub(super) fn swap(aside: &Path, path: &Path, expected: &Content) -> Result<(), CertsDirError> {
+    let new = read(aside)?;
+    match renameat_with(CWD, aside, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return changed(path),
+        Err(error) if lacks_flags(error) => {
+            if !is(&read(path)?, expected) {
+                return changed(path);
+            }
+            return at("cannot rename to", path, fs::rename(aside, path));
+        }
+        Err(error) => return at("cannot exchange", path, Err(error.into())),
+    }
+    if is(&read(aside)?, expected) {
+        return remove(aside);
+    }
+    let back = || {
+        let done = renameat_with(CWD, aside, CWD, path, RenameFlags::EXCHANGE);
+        at("cannot put back", path, done.map_err(io::Error::from))
+    };
+    back()?;
+    if read(aside)? != new {
+        // A second one was faster still: of the two, the newer is to be seen.
+        back()?;
+    }
+    changed(path)
+}
+
+/// Removes `expected` from `path`; anything else stays, and so does nothing.
+pub(super) fn take_away(path: &Path, expected: &Content) -> Result<(), CertsDirError> {
+    let aside = path.parent().unwrap_or(path).join(SWAP);
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => at("cannot remove", path, other)?,
+    }
+    if is(&read(&aside)?, expected) {
+        return remove(&aside);
+    }
+    if place(&aside, path).is_err() {
+        // There is a newer one.
+        remove(&aside)?;
+    }
+    changed(path)
+}
+
+fn is(found: &Slot, expected: &Content) -> bool {
+    matches!(found, Slot::File(content) if content == expected)
+}
+
+fn changed<T>(path: &Path) -> Result<T, CertsDirError> {
+    Err(CertsDirError::Changed { path: path.to_owned() })
+}
+
+/// File systems over a network or in user space often know no flags of rename.
+fn lacks_flags(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}
+
+/// Replaces `path`, where nobody else writes: either all of the new file is there or the old one,
+/// whatever happens when.
 pub(super) fn replace(path: &Path, content: &Content) -> Result<(), CertsDirError> {
     let folder = path.parent().unwrap_or(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -12,7 +12,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::{CREATED, CertsDir, CertsDirError, at, file};
+use super::{CREATED, CertsDir, CertsDirError, Change, Kind, at, file, nothing};
 use crate::mirror::plan::{Content, Meta, Slot};
 
 const RECORD: &str = ".larder-repair";
@@ -26,7 +26,7 @@ impl CertsDir {
             return Ok(false);
         }
         if link.symlink_metadata().is_ok() {
-            return Ok(fs::canonicalize(link).is_ok_and(|target| target == self.path));
+            return Ok(self.is_at(link));
         }
         let Some(parent) = link.parent() else {
             return Ok(false);
@@ -42,10 +42,22 @@ impl CertsDir {
         at("cannot make", parent, fs::create_dir_all(parent))?;
         let marker = parent.join(CREATED);
         file::remove(&marker)?;
-        file::create(&marker, &Content { bytes: Vec::new(), meta: Meta::default() })?;
+        file::create(&marker, &nothing())?;
         at("cannot make", link, symlink(&self.named, link))?;
         file::sync(parent)?;
         Ok(true)
+    }
+
+    /// Whether `path` leads to this folder.
+    pub fn is_at(&self, path: &Path) -> bool {
+        fs::canonicalize(path).is_ok_and(|target| target == self.path)
+    }
+
+    /// What [`undo_repair`](Self::undo_repair) changes, for people.
+    pub fn preview_undo_repair(&self) -> Option<Change> {
+        let path = self.repaired().filter(|link| link.is_symlink() && self.is_at(link))?;
+        let before = fs::read_link(&path).ok()?.display().to_string();
+        Some(Change { kind: Kind::Link, path, before: Some(before), after: None })
     }
 
     /// The repaired path, if one was.
@@ -58,9 +70,7 @@ impl CertsDir {
         let Some((link, made)) = self.record() else {
             return file::remove(&self.path.join(RECORD));
         };
-        let leads_here =
-            link.is_symlink() && fs::canonicalize(&link).is_ok_and(|target| target == self.path);
-        if leads_here {
+        if link.is_symlink() && self.is_at(&link) {
             file::remove(&link)?;
         }
         if let Some(parent) = link.parent() {
@@ -89,6 +99,14 @@ impl CertsDir {
         let made = lines.next()?.parse().ok()?;
         is_colon_path(&link).then_some((link, made))
     }
+}
+
+/// What [`CertsDir::repair`] changes, for people; `None` if it has nothing to change.
+pub fn preview_repair(certs_dir: &Path, config_path: &str) -> Option<Change> {
+    let path = PathBuf::from(config_path);
+    let after = Some(certs_dir.display().to_string());
+    let free = is_colon_path(&path) && path.symlink_metadata().is_err();
+    free.then_some(Change { kind: Kind::Link, path, before: None, after })
 }
 
 /// Absolute, without detours, and with the colon that makes it a path that nobody else has.

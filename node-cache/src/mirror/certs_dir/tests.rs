@@ -8,9 +8,12 @@ use larder_crds::node::ExistingHosts;
 use tempfile::TempDir;
 
 use super::*;
-use crate::mirror::{
-    mark,
-    round::{self, Outcome, Round},
+use crate::{
+    mirror::{
+        mark,
+        round::{self, Outcome, Round},
+    },
+    oci::UpstreamHost,
 };
 
 const MIRROR: &str = "http://127.0.0.1:5055";
@@ -23,6 +26,7 @@ struct Case {
     folder: TempDir,
     instance: &'static str,
     existing: ExistingHosts,
+    roots: Vec<PathBuf>,
 }
 
 impl Case {
@@ -34,7 +38,7 @@ impl Case {
 
     fn without_folder() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, instance: "one", existing: ExistingHosts::Prepend }
+        Self { folder, instance: "one", existing: ExistingHosts::Prepend, roots: Vec::new() }
     }
 
     fn certs(&self) -> PathBuf {
@@ -59,7 +63,9 @@ impl Case {
         let hosts: Vec<UpstreamHost> = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let (certs_dir, instance) = (self.certs(), self.instance);
         let existing = self.existing;
-        Round { certs_dir: &certs_dir, instance, mirror: MIRROR, existing, takeover }.write(&hosts)
+        let roots = &self.roots;
+        Round { certs_dir: &certs_dir, roots, instance, mirror: MIRROR, existing, takeover }
+            .write(&hosts)
     }
 
     fn write(&self, hosts: &[&str]) -> Outcome {
@@ -310,17 +316,6 @@ fn a_change_of_our_own_entry_is_taken_back() {
 }
 
 #[test]
-fn our_file_broken_by_hand_is_left_alone() {
-    let case = Case::new();
-    case.write(&["docker.io"]);
-    let broken = case.get("docker.io/hosts.toml") + "[host";
-    case.put("docker.io/hosts.toml", &broken);
-    assert!(case.again(&["docker.io"]).left[0].1.contains("edited by hand"));
-    assert_eq!(case.withdraw().left.len(), 1);
-    assert_eq!(case.get("docker.io/hosts.toml"), broken);
-}
-
-#[test]
 fn a_file_that_was_deleted_is_written_again() {
     let case = Case::new();
     case.put("docker.io/hosts.toml", FOREIGN);
@@ -393,8 +388,8 @@ fn a_dry_run_touches_nothing_and_shows_everything() {
     let before = case.tree();
     let hosts = ["docker.io".parse().unwrap(), "ghcr.io".parse().unwrap()];
     let (certs_dir, existing) = (case.certs(), ExistingHosts::Prepend);
-    let round =
-        Round { certs_dir: &certs_dir, instance: "one", mirror: MIRROR, existing, takeover: true };
+    let (instance, mirror, roots) = ("one", MIRROR, &[]);
+    let round = Round { certs_dir: &certs_dir, roots, instance, mirror, existing, takeover: true };
     let preview = round.preview(&hosts).unwrap();
     assert_eq!(case.tree(), before);
     assert_eq!(round.write(&hosts).unwrap(), preview);
@@ -428,8 +423,8 @@ fn what_a_dead_process_left_unfinished_is_removed() {
     case.put("_default/hosts.toml", OTHER);
     let before = case.tree();
     let litter = || {
-        case.put(".larder-tmp-ghcr.io/hosts.toml", "half");
-        case.put(".larder-tmp-quay.io/.larder-created", "");
+        case.put(".larder-tmp-new-ghcr.io/hosts.toml", "half");
+        case.put(".larder-tmp-gone-quay.io/.larder-created", "");
         case.put("docker.io/.larder-tmp-hosts.toml", "half");
         case.put("docker.io/hosts.toml.larder-original", FOREIGN);
     };
@@ -453,8 +448,8 @@ impl Case {
 #[test]
 fn a_folder_that_was_being_removed_comes_back_for_a_file_of_somebody_else() {
     let case = Case::new();
-    case.put(".larder-tmp-docker.io/notes.txt", "mine");
-    case.put(".larder-tmp-docker.io/.larder-created", "");
+    case.put(".larder-tmp-gone-docker.io/notes.txt", "mine");
+    case.put(".larder-tmp-gone-docker.io/.larder-created", "");
     case.withdraw();
     assert_eq!(case.get("docker.io/notes.txt"), "mine");
     assert!(!case.path("docker.io/.larder-created").exists());
@@ -532,6 +527,309 @@ fn a_colon_path_that_somebody_else_made_is_left_alone() {
     let before = case.tree();
     assert!(!CertsDir::open(&case.certs()).unwrap().unwrap().repair(&link).unwrap());
     assert!(!CertsDir::open(&case.certs()).unwrap().unwrap().repair("/etc/../x:y").unwrap());
+    case.withdraw();
+    assert_eq!(case.tree(), before);
+}
+
+/// `certs.d` as the first or second of two roots; the other is `other.d`.
+fn among(ours_is_first: bool) -> Case {
+    let mut case = Case::new();
+    let other = case.folder.path().join("other.d");
+    fs::create_dir(&other).unwrap();
+    case.roots = vec![case.certs(), other];
+    if !ours_is_first {
+        case.roots.reverse();
+    }
+    case
+}
+
+#[test]
+fn what_the_second_root_has_for_a_registry_is_asked_after_the_cache() {
+    for name in ["docker.io", "_default"] {
+        let case = among(true);
+        case.put(&format!("../other.d/{name}/hosts.toml"), FOREIGN);
+        case.comes_and_goes("docker.io", "docker.io/hosts.toml", Some(FOREIGN));
+        case.write(&["docker.io"]);
+        case.put(&format!("../other.d/{name}/hosts.toml"), OTHER);
+        case.again(&["docker.io"]);
+        case.is_mirrored("docker.io/hosts.toml", Some(OTHER));
+    }
+    let case = among(true);
+    case.put("../other.d/reg.test:5000/hosts.toml", FOREIGN);
+    case.put("../other.d/_default/hosts.toml", OTHER);
+    case.comes_and_goes("reg.test:5000", "reg.test_5000_/hosts.toml", Some(FOREIGN));
+    case.put("_default/hosts.toml", "[host.\"https://nearer.test\"]\n");
+    let nearer = Some("[host.\"https://nearer.test\"]\n");
+    case.comes_and_goes("reg.test:5000", "reg.test_5000_/hosts.toml", nearer);
+}
+
+#[test]
+fn what_the_second_root_has_is_left_alone_where_mirrors_are() {
+    for name in ["docker.io/hosts.toml", "_default/hosts.toml", "docker.io/ca.crt"] {
+        let case = Case { existing: ExistingHosts::Leave, ..among(true) };
+        case.put(&format!("../other.d/{name}"), FOREIGN);
+        case.is_left_alone("docker.io", "other.d/");
+    }
+    let case = among(true);
+    case.put("../other.d/docker.io/hosts.toml", "[host.\"https://a\"]\n  ca = \"a.pem\"\n");
+    case.is_left_alone("docker.io", "a.pem");
+}
+
+#[test]
+fn what_comes_to_the_second_root_later_is_noticed() {
+    let case = Case { existing: ExistingHosts::Leave, ..among(true) };
+    case.write(&["docker.io"]);
+    case.put("../other.d/docker.io/hosts.toml", FOREIGN);
+    assert!(case.again(&["docker.io"]).left[0].1.contains("Prepend"));
+    assert!(!case.path("docker.io").exists(), "ours would hide it");
+}
+
+#[test]
+fn a_first_root_that_hides_ours_is_named() {
+    for name in ["docker.io", "_default"] {
+        let case = among(false);
+        assert_eq!(case.write(&["docker.io"]).mirrored, ["docker.io"]);
+        fs::create_dir(case.folder.path().join("other.d").join(name)).unwrap();
+        let outcome = case.again(&["docker.io"]);
+        assert_eq!(outcome.mirrored, [] as [&str; 0]);
+        let why = &outcome.left[0].1;
+        assert!(why.contains("other.d/") && why.contains("certsDir"), "{why}");
+        assert!(!case.path("docker.io").exists(), "what is never read is withdrawn");
+    }
+    let case = among(false);
+    symlink("nowhere", case.folder.path().join("other.d/docker.io")).unwrap();
+    fs::create_dir(case.folder.path().join("other.d/ghcr.io")).unwrap();
+    case.comes_and_goes("docker.io", "docker.io/hosts.toml", None);
+}
+
+#[test]
+fn the_other_spelling_of_a_port_that_comes_later_is_asked_after_the_cache() {
+    let mut case = Case::new();
+    case.write(&["reg.test:5000"]);
+    case.put("reg.test:5000/hosts.toml", FOREIGN);
+    let theirs = case.tree();
+    case.again(&["reg.test:5000"]);
+    case.is_mirrored("reg.test_5000_/hosts.toml", Some(FOREIGN));
+    case.existing = ExistingHosts::Leave;
+    assert!(case.again(&["reg.test:5000"]).left[0].1.contains("reg.test:5000"));
+    assert!(!case.path("reg.test_5000_").exists(), "ours would hide it");
+    assert_eq!(case.get("reg.test:5000/hosts.toml"), FOREIGN);
+    case.existing = ExistingHosts::Prepend;
+    case.write(&["reg.test:5000"]);
+    case.is_mirrored("reg.test:5000/hosts.toml", Some(FOREIGN));
+    case.withdraw();
+    let names = |tree: BTreeMap<String, String>| {
+        tree.into_keys().filter(|name| !name.contains("_5000_")).collect::<Vec<_>>()
+    };
+    assert_eq!(names(case.tree()), names(theirs));
+}
+
+#[test]
+fn certificates_under_the_other_spelling_that_come_later_end_the_mirror() {
+    let case = Case::new();
+    case.write(&["reg.test:5000"]);
+    case.put("reg.test:5000/ca.crt", "pem");
+    assert!(case.again(&["reg.test:5000"]).left[0].1.contains("certificate files"));
+    assert!(!case.path("reg.test_5000_").exists());
+}
+
+impl Case {
+    /// The copies of files that could not be read, by text.
+    fn copies(&self) -> Vec<String> {
+        let tree = self.tree();
+        let copies = tree.iter().filter(|(name, _)| name.starts_with("certs.d/.larder-edited-"));
+        copies.map(|(_, text)| text.clone()).collect()
+    }
+}
+
+#[test]
+fn our_file_broken_by_hand_is_written_anew_and_what_was_in_it_is_kept() {
+    for original in [None, Some(FOREIGN)] {
+        let case = Case::new();
+        if let Some(original) = original {
+            case.put("docker.io/hosts.toml", original);
+        }
+        let before = case.tree();
+        case.write(&["docker.io"]);
+        let broken = case.get("docker.io/hosts.toml") + "[host.\"https://mine.test\"\n";
+        case.put("docker.io/hosts.toml", &broken);
+        let outcome = case.again(&["docker.io"]);
+        assert_eq!((outcome.mirrored.len(), outcome.left), (1, Vec::new()));
+        case.is_mirrored("docker.io/hosts.toml", original);
+        assert_eq!(case.copies(), std::slice::from_ref(&broken));
+        // The same again makes no second copy, another one does.
+        case.put("docker.io/hosts.toml", &broken);
+        case.again(&["docker.io"]);
+        assert_eq!(case.copies().len(), 1);
+        case.put("docker.io/hosts.toml", &format!("{broken}["));
+        case.again(&["docker.io"]);
+        assert_eq!(case.copies().len(), 2);
+        case.withdraw();
+        let mut left = case.tree();
+        left.retain(|name, _| !name.contains("/.larder-edited-"));
+        assert_eq!(left, before);
+    }
+}
+
+#[test]
+fn our_file_broken_by_hand_is_withdrawn_and_what_was_in_it_is_kept() {
+    for original in [None, Some(FOREIGN)] {
+        for broken in ["\n[host", "\n\u{0}", "\na = 1\na = 2\n"] {
+            let case = Case::new();
+            if let Some(original) = original {
+                case.put("docker.io/hosts.toml", original);
+            }
+            let before = case.tree();
+            case.write(&["docker.io"]);
+            let broken = case.get("docker.io/hosts.toml") + broken;
+            case.put("docker.io/hosts.toml", &broken);
+            let outcome = case.withdraw();
+            assert_eq!((outcome.left, outcome.failed), (Vec::new(), Vec::new()));
+            assert_eq!(case.copies(), [broken]);
+            let mut left = case.tree();
+            left.retain(|name, _| !name.contains("/.larder-edited-"));
+            assert_eq!(left, before);
+        }
+    }
+}
+
+#[test]
+fn our_file_as_an_editor_of_windows_saves_it_is_written_anew() {
+    let case = Case::new();
+    case.put("docker.io/hosts.toml", FOREIGN);
+    let before = case.tree();
+    case.write(&["docker.io"]);
+    let text = case.get("docker.io/hosts.toml").replace('\n', "\r\n");
+    case.put("docker.io/hosts.toml", &format!("\u{feff}{text}"));
+    case.again(&["docker.io"]);
+    case.is_mirrored("docker.io/hosts.toml", Some(FOREIGN));
+    case.withdraw();
+    assert_eq!(case.tree(), before);
+}
+
+#[test]
+fn an_entry_for_the_cache_that_somebody_wrote_is_named_and_stays() {
+    for folder in ["docker.io", "_default"] {
+        let case = Case::new();
+        let text = format!("[host.\"{MIRROR}\"]\n{OTHER}");
+        case.put(&format!("{folder}/hosts.toml"), &text);
+        case.is_left_alone("docker.io", "written by hand; Larder cannot withdraw it");
+        case.is_left_alone("docker.io", "remove that entry");
+    }
+}
+
+#[test]
+fn what_somebody_writes_at_the_same_moment_stays() {
+    let case = Case::new();
+    case.put("docker.io/hosts.toml", FOREIGN);
+    let want = |instance| super::super::plan::Want {
+        instance,
+        mirror: MIRROR,
+        existing: ExistingHosts::Prepend,
+        takeover: true,
+    };
+    let host = "docker.io".parse().unwrap();
+    // Instead of the file that was read: another, none, and one of another kind.
+    let somebody: [&dyn Fn(); 3] = [
+        &|| case.put("docker.io/hosts.toml", OTHER),
+        &|| fs::remove_file(case.path("docker.io/hosts.toml")).unwrap(),
+        &|| symlink("nowhere", case.path("docker.io/hosts.toml")).unwrap(),
+    ];
+    for at_the_same_moment in somebody {
+        let dir = CertsDir::open(&case.certs()).unwrap().unwrap();
+        let entry = dir.entry(&host).unwrap();
+        let plan = entry.plan(&want("one")).unwrap();
+        at_the_same_moment();
+        let theirs = fs::read_link(case.path("docker.io/hosts.toml")).map_err(|_| ());
+        let text = case.get("docker.io/hosts.toml");
+        let error = entry.apply(&plan).unwrap_err();
+        assert!(matches!(error, CertsDirError::Changed { .. }), "{error}");
+        assert_eq!(case.get("docker.io/hosts.toml"), text);
+        assert_eq!(fs::read_link(case.path("docker.io/hosts.toml")).map_err(|_| ()), theirs);
+        assert!(!case.path("docker.io/.larder-swap").exists());
+        assert!(!case.path("docker.io").join(ORIGINAL).exists(), "it was put aside for nothing");
+    }
+    fs::remove_file(case.path("docker.io/hosts.toml")).unwrap();
+    case.put("docker.io/hosts.toml", OTHER);
+    case.comes_and_goes("docker.io", "docker.io/hosts.toml", Some(OTHER));
+}
+
+#[test]
+fn what_somebody_writes_while_we_withdraw_stays() {
+    // Without anything of theirs before, with an empty folder, with a file, with an edit.
+    for case in 0..4 {
+        let (kind, case) = (case, Case::new());
+        match kind {
+            1 => fs::create_dir(case.path("docker.io")).unwrap(),
+            2 => case.put("docker.io/hosts.toml", FOREIGN),
+            _ => {}
+        }
+        case.write(&["docker.io"]);
+        if kind == 3 {
+            case.put("docker.io/hosts.toml", &(case.get("docker.io/hosts.toml") + FOREIGN));
+        }
+        let dir = CertsDir::open(&case.certs()).unwrap().unwrap();
+        let entry = dir.entry_named("docker.io").unwrap();
+        let undo = entry.undo(&Owner::Any);
+        case.put("docker.io/hosts.toml", OTHER);
+        let done = entry.withdraw(&undo);
+        if kind > 0 {
+            assert!(matches!(done, Err(CertsDirError::Changed { .. })), "{kind}: {done:?}");
+        }
+        assert_eq!(case.get("docker.io/hosts.toml"), OTHER, "{kind}");
+        drop(dir);
+        assert_eq!(case.withdraw().failed, []);
+        let names: Vec<_> = case.tree().into_keys().collect();
+        assert_eq!(names, ["certs.d/", "certs.d/docker.io/", "certs.d/docker.io/hosts.toml"]);
+        assert_eq!(case.get("docker.io/hosts.toml"), OTHER, "{kind}");
+    }
+}
+
+#[test]
+fn a_folder_that_somebody_makes_at_the_same_moment_stays() {
+    let case = Case::new();
+    let dir = CertsDir::open(&case.certs()).unwrap().unwrap();
+    let host = "docker.io".parse().unwrap();
+    let entry = dir.entry(&host).unwrap();
+    let want = super::super::plan::Want {
+        instance: "one",
+        mirror: MIRROR,
+        existing: ExistingHosts::Prepend,
+        takeover: true,
+    };
+    let plan = entry.plan(&want).unwrap();
+    fs::create_dir(case.path("docker.io")).unwrap();
+    let before = case.tree();
+    let error = entry.apply(&plan).unwrap_err();
+    assert!(matches!(error, CertsDirError::Changed { .. }), "{error}");
+    assert_eq!(case.tree(), before);
+}
+
+#[test]
+fn what_came_out_of_its_place_when_a_process_was_killed_goes_back_if_it_is_new() {
+    let case = Case::new();
+    case.put("docker.io/hosts.toml", FOREIGN);
+    let before = case.tree();
+    case.write(&["docker.io"]);
+    let ours = case.get("docker.io/hosts.toml");
+    // Killed after the exchange, nobody had interfered.
+    case.put("docker.io/.larder-swap", FOREIGN);
+    case.again(&["docker.io"]);
+    case.is_mirrored("docker.io/hosts.toml", Some(FOREIGN));
+    // Killed before it.
+    case.put("docker.io/.larder-swap", &ours);
+    case.withdraw();
+    assert_eq!(case.tree(), before);
+    // Killed after it, and somebody had been faster.
+    case.write(&["docker.io"]);
+    case.put("docker.io/.larder-swap", OTHER);
+    case.again(&["docker.io"]);
+    case.is_mirrored("docker.io/hosts.toml", Some(OTHER));
+    case.put("docker.io/.larder-swap", FOREIGN);
+    case.withdraw();
+    assert_eq!(case.tree(), before);
+    // Killed while the file was taken away, and somebody had been faster.
+    fs::rename(case.path("docker.io/hosts.toml"), case.path("docker.io/.larder-swap")).unwrap();
     case.withdraw();
     assert_eq!(case.tree(), before);
 }

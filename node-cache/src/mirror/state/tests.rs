@@ -1,8 +1,10 @@
 use super::*;
+use crate::containerd::Caution;
 
 fn findings() -> Findings {
     let outcome = Outcome { mirrored: vec!["a.test".to_owned()], ..Outcome::default() };
-    Findings { verdict: Verdict::Effective, answers: true, round: Ok(outcome), config_error: None }
+    let containerd = Verdict::Effective.into();
+    Findings { containerd, answers: true, round: Ok(outcome), config_error: None }
 }
 
 #[test]
@@ -18,7 +20,7 @@ fn the_worst_that_was_found_is_the_state() {
         })
     };
     let base = findings;
-    let verdict = |verdict| Findings { verdict, ..base() };
+    let verdict = |verdict| Findings { containerd: Verdict::into(verdict), ..base() };
     let colon = Verdict::Colon { path: "/a:/b".to_owned(), edit: edit() };
     let elsewhere = Verdict::Elsewhere { path: "/x".into(), edit: edit() };
     let unreadable = Verdict::Unreadable { message: "broken".to_owned() };
@@ -39,6 +41,26 @@ fn the_worst_that_was_found_is_the_state() {
         assert_eq!((found, because), (state, reason), "{findings:?}");
         assert_eq!(message.is_empty(), reason == R::None, "{findings:?}");
     }
+}
+
+#[test]
+fn what_is_mirrored_on_a_condition_says_so_without_a_reason() {
+    let mut findings = findings();
+    let message = "on 1.x alone".to_owned();
+    findings.containerd.caution = Some(Caution { path: "/a:/b".to_owned(), message });
+    let judged = findings.judge();
+    assert_eq!(judged, (MirrorState::Mirrored, MirrorReason::None, "on 1.x alone".to_owned()));
+}
+
+#[test]
+fn files_that_containerd_does_not_read_are_named_but_do_not_count_as_mirrored() {
+    let edit = "write it".to_owned();
+    let findings = Findings { containerd: Verdict::Missing { edit }.into(), ..findings() };
+    let (state, reason, message) = findings.judge();
+    let reason = (state, reason);
+    assert_eq!(reason, (MirrorState::NotEffective, MirrorReason::ConfigPathMissing));
+    assert_eq!(message, "write it");
+    assert_eq!(findings.hosts(), ["a.test"]);
 }
 
 #[test]

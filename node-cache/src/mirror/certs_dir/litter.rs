@@ -1,0 +1,117 @@
+//! What a process that was killed left behind: brought to an end by the next one.
+
+use std::{fs, io, path::Path};
+
+use super::{
+    CREATED, CertsDir, CertsDirError, GONE, HOSTS, NEW, ORIGINAL, at, entries,
+    file::{self, SWAP, TEMPORARY},
+    is_folder,
+};
+use crate::mirror::{mark, plan::Slot};
+
+impl CertsDir {
+    /// Removes what a process that died left unfinished.
+    pub fn sweep(&self) -> Result<(), CertsDirError> {
+        for (name, path) in entries(&self.path)? {
+            if let Some(registry) = name.strip_prefix(GONE) {
+                self.finish_removal(&path, registry)?;
+            } else if name.starts_with(NEW) || name.starts_with(TEMPORARY) {
+                discard(&path)?;
+            } else if is_folder(&path)
+                && let Err(error) = sweep_folder(&path)
+            {
+                // What cannot be listed or changed is not ours.
+                tracing::debug!(%error, "what is unfinished stays");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_folder(&self, path: &Path, name: &str) -> Result<(), CertsDirError> {
+        let gone = self.path.join(format!("{GONE}{name}"));
+        discard(&gone)?;
+        at("cannot remove", path, fs::rename(path, &gone))?;
+        file::sync(&self.path)?;
+        self.finish_removal(&gone, name)
+    }
+
+    /// Removes a folder that is on its way out. What somebody put into it meanwhile is brought back
+    /// without our files.
+    fn finish_removal(&self, gone: &Path, name: &str) -> Result<(), CertsDirError> {
+        let theirs = match file::read(&gone.join(HOSTS)) {
+            Ok(Slot::File(hosts)) => !mark::is_intact(&hosts.bytes),
+            Ok(Slot::Odd(_)) => true,
+            Ok(Slot::Absent) | Err(_) => false,
+        };
+        if theirs {
+            file::remove(&gone.join(CREATED))?;
+            self.bring_back(gone, name);
+            return Ok(());
+        }
+        match discard(gone) {
+            Err(CertsDirError::Io { source, .. })
+                if source.kind() == io::ErrorKind::DirectoryNotEmpty =>
+            {
+                self.bring_back(gone, name);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn bring_back(&self, gone: &Path, name: &str) {
+        if let Err(error) = file::place(gone, &self.path.join(name)) {
+            // There is a new one already; what is here is somebody else's, so it stays.
+            let path = gone.display();
+            tracing::warn!(%path, %error, "a folder with foreign files is left over");
+        }
+    }
+}
+
+fn sweep_folder(folder: &Path) -> Result<(), CertsDirError> {
+    for (name, path) in entries(folder)? {
+        if name == SWAP {
+            finish_swap(folder, &path)?;
+        } else if name.starts_with(TEMPORARY) {
+            file::remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The file under `aside` is ours and came too late, or it came out of the place that ours took. If
+/// it is not what we had read there, it belongs there.
+fn finish_swap(folder: &Path, aside: &Path) -> Result<(), CertsDirError> {
+    let hosts = folder.join(HOSTS);
+    let original = file::read(&folder.join(ORIGINAL))?;
+    let belongs_there = match (file::read(aside)?, file::read(&hosts)?) {
+        (Slot::File(found), place) if !mark::is_intact(&found.bytes) => match place {
+            Slot::Absent => true,
+            Slot::File(ours) => {
+                mark::is_intact(&ours.bytes)
+                    && !matches!(&original, Slot::File(known) if known.bytes == found.bytes)
+            }
+            Slot::Odd(_) => false,
+        },
+        _ => false,
+    };
+    if belongs_there {
+        at("cannot put back", &hosts, fs::rename(aside, &hosts))?;
+        return file::sync(folder);
+    }
+    file::remove(aside)
+}
+
+/// Removes a folder with our files, or a file.
+pub(super) fn discard(path: &Path) -> Result<(), CertsDirError> {
+    if !is_folder(path) {
+        return file::remove(path);
+    }
+    for (name, path) in entries(path)? {
+        let ours = [HOSTS, ORIGINAL, CREATED, SWAP].contains(&name.as_str());
+        if ours || name.starts_with(TEMPORARY) {
+            file::remove(&path)?;
+        }
+    }
+    at("cannot remove", path, fs::remove_dir(path))
+}
