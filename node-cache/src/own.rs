@@ -159,7 +159,9 @@ mod tests {
 
     use super::*;
 
-    const US: Owner = Owner { uid: Uid::from_raw(50555), gid: Gid::from_raw(50555) };
+    fn us() -> Owner {
+        Owner { uid: Uid::from_raw(50555), gid: Gid::from_raw(50555) }
+    }
 
     // These need root, as all tests of `make test` do.
     #[test]
@@ -182,7 +184,7 @@ mod tests {
         fs::hard_link(&outside, at("hard")).unwrap();
         let before = fs::metadata(at("blobs/sha256/ours")).unwrap();
 
-        let done = give(&folder.path().join("store"), US).unwrap();
+        let done = give(&folder.path().join("store"), us()).unwrap();
 
         // store, blobs, sha256, theirs, private, file, link
         assert_eq!(done, Done { changed: 7, skipped: 1 });
@@ -193,7 +195,7 @@ mod tests {
         }
         assert_eq!(fs::metadata(&outside).unwrap().uid(), 0);
         assert_eq!(
-            give(&folder.path().join("store"), US).unwrap(),
+            give(&folder.path().join("store"), us()).unwrap(),
             Done { changed: 0, skipped: 1 }
         );
     }
@@ -205,10 +207,10 @@ mod tests {
         fs::write(&file, "x").unwrap();
         symlink("/etc", &link).unwrap();
         for path in [file, link] {
-            let error = give(&path, US).unwrap_err().to_string();
+            let error = give(&path, us()).unwrap_err().to_string();
             assert!(error.contains("is not a folder"), "{error}");
         }
-        let missing = give(&folder.path().join("missing"), US).unwrap_err().to_string();
+        let missing = give(&folder.path().join("missing"), us()).unwrap_err().to_string();
         assert!(missing.contains("No such file"), "{missing}");
     }
 }

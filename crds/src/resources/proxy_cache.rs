@@ -230,7 +230,7 @@ pub struct Containerd {
     #[serde(default)]
     pub existing: Existing,
     /// Whether a symbolic link may repair a `config_path` that is a list with colons, which
-    /// containerd 2.2 and later take for one name. Default: false.
+    /// containerd 2.1 and later take for one name. Default: false.
     #[serde(default)]
     pub colon_path_repair: bool,
 }

@@ -72,14 +72,8 @@ impl Default for Manifests {
             u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
         };
         Self {
-            recent: sync::Cache::builder()
-                .max_capacity(RECENT_BYTES)
-                .weigher(weigh)
-                .build(),
-            looked: sync::Cache::builder()
-                .max_capacity(10_000)
-                .time_to_live(LOOKED_FOR)
-                .build(),
+            recent: sync::Cache::builder().max_capacity(RECENT_BYTES).weigher(weigh).build(),
+            looked: sync::Cache::builder().max_capacity(10_000).time_to_live(LOOKED_FOR).build(),
             // Only joins what is under way: the outcome is removed as soon as it is there.
             fetches: future::Cache::builder()
                 .max_capacity(1_000)
