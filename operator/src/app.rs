@@ -217,6 +217,7 @@ async fn control<K, F>(
 
 /// The API server is down, slow or refuses for now: not before five seconds, and a conflict at once
 /// would meet the same conflict.
+#[expect(clippy::needless_pass_by_value, reason = "kube gives it so")]
 fn retry_later<K: kube::Resource<DynamicType = ()>>(
     object: Arc<K>,
     error: &kube::Error,

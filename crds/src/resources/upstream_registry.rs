@@ -1,4 +1,8 @@
 //! `UpstreamRegistry`: one registry that is cached.
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "kube has one attribute for a print column, and there are several"
+)]
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -104,14 +104,14 @@ pub fn validate(
             repositories: access.repositories.clone(),
         };
     }
-    entry.token_realms = spec.token_realms.clone();
+    entry.token_realms.clone_from(&spec.token_realms);
     entry.proxy = spec.proxy.clone().unwrap_or_default();
     entry.tags = check_tags(&spec.tags.clone().unwrap_or_default())?;
     if let Some(repositories) = &spec.repositories {
         if !repositories.allow.is_empty() {
-            entry.repositories.allow = repositories.allow.clone();
+            entry.repositories.allow.clone_from(&repositories.allow);
         }
-        entry.repositories.deny = repositories.deny.clone();
+        entry.repositories.deny.clone_from(&repositories.deny);
     }
     entry.timeouts = check_timeouts(&spec.timeouts.clone().unwrap_or_default())?;
     Ok(ValidUpstream { entry, files })
