@@ -148,7 +148,7 @@ mod tests {
         let told = |times, ago| Told {
             hash: "h".to_owned(),
             times,
-            last: start - Duration::from_secs(ago),
+            last: start.checked_sub(Duration::from_secs(ago)).unwrap(),
         };
         assert_eq!(next(None, false, false, "h", start), Next::Tell);
         assert_eq!(next(Some(&told(1, 1)), false, true, "h", start), Next::Nothing);
