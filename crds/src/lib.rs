@@ -10,7 +10,10 @@ mod byte_size;
 mod duration;
 pub mod node;
 #[cfg(feature = "resources")]
-#[allow(unreachable_pub, reason = "KubeSchema makes a public copy of every struct inside a function")]
+#[allow(
+    unreachable_pub,
+    reason = "KubeSchema makes a public copy of every struct inside a function"
+)]
 pub mod resources;
 
 pub use byte_size::{ByteSize, ParseByteSizeError};

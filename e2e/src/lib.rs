@@ -4,9 +4,10 @@
 //! [`image`] builds what is pulled; [`registry`] is the upstream and [`relay`] the line to it;
 //! [`larder`] is the cache under test; [`containerd`] and the [`clients`] pull. Programs are found
 //! by [`tools`] and started by [`process`], which also ends them. [`disk`] is a disk that may break,
-//! [`soak`] keeps count of what runs many times.
+//! [`soak`] keeps count of what runs many times. A [`cluster`] is a whole Kubernetes.
 
 pub mod clients;
+pub mod cluster;
 pub mod containerd;
 pub mod digest;
 pub mod disk;

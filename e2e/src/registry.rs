@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 pub use access_log::Request;
 
 use crate::{
+    cluster::Certificate,
     process::{self, Daemon, eventually},
     tools,
 };
@@ -36,7 +37,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// An upstream registry on loopback with storage of its own.
+/// An upstream registry with storage of its own.
 pub struct Registry {
     kind: Kind,
     folder: PathBuf,
@@ -45,9 +46,22 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts an empty one. Answers when this returns.
+    /// Starts an empty one on a free port. Answers when this returns.
     pub async fn start(kind: Kind, folder: &Path) -> Result<Self> {
-        let address = free_address()?;
+        Self::start_at(kind, folder, free_address()?, None).await
+    }
+
+    /// Starts an empty one on an address, with TLS if there is a certificate. Answers when this
+    /// returns.
+    pub async fn start_at(
+        kind: Kind,
+        folder: &Path,
+        address: SocketAddr,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self> {
+        let tls = certificate.map_or_else(String::new, |Certificate { certificate, key }| {
+            format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display())
+        });
         let storage = folder.join("storage");
         fs::create_dir_all(&storage)?;
         fs::write(
@@ -58,7 +72,7 @@ impl Registry {
                  storage:\n  \
                    filesystem: {{rootdirectory: {}}}\n  \
                    cache: {{blobdescriptor: inmemory}}\n\
-                 http: {{addr: \"{address}\"}}\n",
+                 http: {{addr: \"{address}\"{tls}}}\n",
                 storage.display()
             ),
         )?;

@@ -66,16 +66,28 @@ pub fn story<F>(tell: F) -> Told
 where
     F: AsyncFnOnce(&Sandbox) -> Result<()> + Send,
 {
+    story_of(if Soak::is_full() { SOAK_PATIENCE } else { PATIENCE }, tell)
+}
+
+/// As [`story`], for one that may take another time.
+pub(crate) fn story_of<F>(patience: Duration, tell: F) -> Told
+where
+    F: AsyncFnOnce(&Sandbox) -> Result<()> + Send,
+{
     let _turn = Turn::take();
     let name = thread::current().name().unwrap_or("story").to_owned();
     thread::scope(|scope| {
-        let teller = thread::Builder::new().name(name).spawn_scoped(scope, || tell_alone(tell))?;
+        let teller =
+            thread::Builder::new().name(name).spawn_scoped(scope, || tell_alone(patience, tell))?;
         teller.join().map_err(|panic| anyhow!("{}", message(&*panic)))?
     })
     .map_err(|error: anyhow::Error| Failure(format!("{error:#}")))
 }
 
-fn tell_alone<F: AsyncFnOnce(&Sandbox) -> Result<()>>(tell: F) -> Result<()> {
+fn tell_alone<F>(patience: Duration, tell: F) -> Result<()>
+where
+    F: AsyncFnOnce(&Sandbox) -> Result<()>,
+{
     enter_own_network().context("a network namespace of its own")?;
     let folder = tempfile::Builder::new().prefix("larder-e2e-").tempdir()?;
     let mut sandbox = Sandbox { folder };
@@ -83,7 +95,6 @@ fn tell_alone<F: AsyncFnOnce(&Sandbox) -> Result<()>>(tell: F) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let told = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
-            let patience = if Soak::is_full() { SOAK_PATIENCE } else { PATIENCE };
             let told = tokio::time::timeout(patience, tell(&sandbox)).await;
             told.unwrap_or_else(|_| Err(anyhow!("the story hangs: not over after {patience:?}")))
         })
@@ -111,7 +122,7 @@ fn logs(folder: &Path) -> String {
     ends.join("\n")
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,

@@ -52,7 +52,11 @@ fn run(command: Command) -> anyhow::Result<Exit> {
             telemetry::init(args.log.log, &args.log.log_level)?;
             let owner = Owner { uid: Uid::from_raw(args.uid), gid: Gid::from_raw(args.gid) };
             let done = own::give(&args.data, owner)?;
-            tracing::info!(changed = done.changed, skipped = done.skipped, "the store has its owner");
+            tracing::info!(
+                changed = done.changed,
+                skipped = done.skipped,
+                "the store has its owner"
+            );
             Ok(Exit::Effective)
         }
     }

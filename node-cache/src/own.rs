@@ -82,7 +82,12 @@ struct Walk {
 }
 
 impl Walk {
-    fn folder(&mut self, parent: BorrowedFd<'_>, name: &CStr, found: &Stat) -> rustix::io::Result<()> {
+    fn folder(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        found: &Stat,
+    ) -> rustix::io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(parent, name, flags, Mode::empty());
         let mut lent = false;
@@ -187,7 +192,10 @@ mod tests {
             assert_eq!(fs::symlink_metadata(at(name)).unwrap().uid(), 50555, "{name}");
         }
         assert_eq!(fs::metadata(&outside).unwrap().uid(), 0);
-        assert_eq!(give(&folder.path().join("store"), US).unwrap(), Done { changed: 0, skipped: 1 });
+        assert_eq!(
+            give(&folder.path().join("store"), US).unwrap(),
+            Done { changed: 0, skipped: 1 }
+        );
     }
 
     #[test]

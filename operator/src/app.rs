@@ -1,6 +1,10 @@
 //! The composition root: builds, spawns, joins.
 
-use std::{future::Future, sync::Arc, time::{Duration, Instant}};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use futures_util::{Stream, StreamExt, stream};
@@ -108,9 +112,14 @@ async fn lead(args: RunArgs, metrics: Metrics, ready: watch::Sender<bool>) -> an
     let controllers = async {
         world.wait_until_known().await?;
         let (changes, _) = broadcast::channel(1);
-        let caches = control(Api::<ProxyCache>::all(client.clone()), &changes, &ctx, proxy_cache::reconcile);
-        let registries =
-            control(Api::<UpstreamRegistry>::all(client), &changes, &ctx, upstream_registry::reconcile);
+        let caches =
+            control(Api::<ProxyCache>::all(client.clone()), &changes, &ctx, proxy_cache::reconcile);
+        let registries = control(
+            Api::<UpstreamRegistry>::all(client),
+            &changes,
+            &ctx,
+            upstream_registry::reconcile,
+        );
         let polls = ctx.fleet.clone().poll(world.clone(), http);
         tokio::join!(caches, registries, polls, spread(&world, &changes));
         anyhow::Ok(())
@@ -139,8 +148,10 @@ async fn wait_for_api_server(client: &Client) {
 }
 
 fn recorder(client: Client, identity: &str) -> Recorder {
-    let reporter =
-        Reporter { controller: labels::FIELD_MANAGER.to_owned(), instance: Some(identity.to_owned()) };
+    let reporter = Reporter {
+        controller: labels::FIELD_MANAGER.to_owned(),
+        instance: Some(identity.to_owned()),
+    };
     Recorder::new(client, reporter)
 }
 
@@ -206,7 +217,11 @@ async fn control<K, F>(
 
 /// The API server is down, slow or refuses for now: not before five seconds, and a conflict at once
 /// would meet the same conflict.
-fn retry_later<K: kube::Resource<DynamicType = ()>>(object: Arc<K>, error: &kube::Error, _: Arc<Ctx>) -> Action {
+fn retry_later<K: kube::Resource<DynamicType = ()>>(
+    object: Arc<K>,
+    error: &kube::Error,
+    _: Arc<Ctx>,
+) -> Action {
     let kind = K::kind(&());
     tracing::warn!(%kind, name = object.name_any(), error = %error_chain(error), "a reconcile failed; again in 5 s");
     Action::requeue(Duration::from_secs(5))

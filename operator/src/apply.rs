@@ -98,7 +98,8 @@ fn is_part_of(planned: &Value, found: &Value) -> bool {
             }
         }),
         (Value::Array(planned), Value::Array(found)) => {
-            planned.len() == found.len() && planned.iter().zip(found).all(|(one, other)| is_part_of(one, other))
+            planned.len() == found.len()
+                && planned.iter().zip(found).all(|(one, other)| is_part_of(one, other))
         }
         (planned, found) => planned == found,
     }

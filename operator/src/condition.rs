@@ -19,7 +19,12 @@ pub struct Finding {
 
 impl Finding {
     /// A finding.
-    pub fn new(kind: ConditionType, holds: Option<bool>, reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(
+        kind: ConditionType,
+        holds: Option<bool>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self { kind, holds, reason, message: message.into() }
     }
 

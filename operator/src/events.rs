@@ -23,7 +23,11 @@ where
             continue;
         }
         let bad_if_true = [ConditionType::Degraded, ConditionType::Insecure, ConditionType::Shared];
-        let bad = if bad_if_true.iter().any(|kind| kind.as_str() == condition.type_) { "True" } else { "False" };
+        let bad = if bad_if_true.iter().any(|kind| kind.as_str() == condition.type_) {
+            "True"
+        } else {
+            "False"
+        };
         let event = Event {
             type_: if condition.status == bad { EventType::Warning } else { EventType::Normal },
             reason: condition.reason.clone(),

@@ -68,7 +68,8 @@ impl Fleet {
             let report = ask(pod, world, http).await;
             (uid, Answer { report })
         });
-        let answers = stream::iter(asked).buffer_unordered(AT_ONCE).collect::<HashMap<_, _>>().await;
+        let answers =
+            stream::iter(asked).buffer_unordered(AT_ONCE).collect::<HashMap<_, _>>().await;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.answers = answers;
         known.polls += 1;
@@ -103,14 +104,17 @@ async fn ask(pod: &Pod, world: &World, http: &reqwest::Client) -> Asked {
     let cache = pod.labels().get(labels::CACHE).cloned().unwrap_or_default();
     let secret = world.secret(&labels::object_name(&cache));
     let token = secret.as_ref().and_then(|secret| secret.data.as_ref()?.get(REPORT_TOKEN));
-    let token = token.map(|token| String::from_utf8_lossy(&token.0).into_owned()).unwrap_or_default();
+    let token =
+        token.map(|token| String::from_utf8_lossy(&token.0).into_owned()).unwrap_or_default();
     let request = http.get(format!("http://{host}:{port}/report")).bearer_auth(token);
     let answer = tokio::time::timeout(PATIENCE, receive(request)).await;
-    let body = answer.map_err(|_| silent(format!("no report within {} s", PATIENCE.as_secs())))??;
+    let body =
+        answer.map_err(|_| silent(format!("no report within {} s", PATIENCE.as_secs())))??;
     let report = read(&body).map_err(|message| (NodeReason::ReportInvalid, message))?;
     // A pod that took the port over from this one speaks for itself.
     if Some(&report.instance) != pod.uid().as_ref() {
-        let message = format!("another instance answers on port {port}: {:?}", shorten(report.instance, 64));
+        let message =
+            format!("another instance answers on port {port}: {:?}", shorten(report.instance, 64));
         return Err((NodeReason::ReportInvalid, message));
     }
     Ok(report)
@@ -122,14 +126,20 @@ async fn receive(request: reqwest::RequestBuilder) -> Result<Vec<u8>, (NodeReaso
     };
     let answer = request.send().await.map_err(silent)?;
     if !answer.status().is_success() {
-        return Err((NodeReason::NotReporting, format!("its report is refused: {}", answer.status())));
+        return Err((
+            NodeReason::NotReporting,
+            format!("its report is refused: {}", answer.status()),
+        ));
     }
     let mut body = Vec::new();
     let mut pieces = answer.bytes_stream();
     while let Some(piece) = pieces.next().await {
         body.extend_from_slice(&piece.map_err(silent)?);
         if body.len() > MAX_REPORT {
-            return Err((NodeReason::ReportInvalid, format!("its report is over {MAX_REPORT} bytes")));
+            return Err((
+                NodeReason::ReportInvalid,
+                format!("its report is over {MAX_REPORT} bytes"),
+            ));
         }
     }
     Ok(body)
@@ -138,13 +148,15 @@ async fn receive(request: reqwest::RequestBuilder) -> Result<Vec<u8>, (NodeReaso
 /// Reads a report. Whatever is in it may be a lie: texts are cut, and it is never more than numbers
 /// and texts.
 fn read(body: &[u8]) -> Result<NodeReport, String> {
-    let mut report: NodeReport =
-        serde_json::from_slice(body).map_err(|error| format!("its report cannot be read: {error}"))?;
+    let mut report: NodeReport = serde_json::from_slice(body)
+        .map_err(|error| format!("its report cannot be read: {error}"))?;
     let clean = |text: &mut String| {
         let visible: String = text.chars().filter(|c| !c.is_control()).collect();
         *text = shorten(visible, 512);
     };
-    for text in [&mut report.instance, &mut report.node, &mut report.version, &mut report.config_hash] {
+    for text in
+        [&mut report.instance, &mut report.node, &mut report.version, &mut report.config_hash]
+    {
         clean(text);
     }
     for text in [&mut report.mirror.state, &mut report.mirror.reason, &mut report.store.state] {
@@ -183,7 +195,10 @@ mod tests {
     #[test]
     fn what_is_no_report_says_so() {
         for body in ["", "[]", "{}", "{\"apiVersion\": 1}"] {
-            assert!(read(body.as_bytes()).unwrap_err().starts_with("its report cannot be read"), "{body}");
+            assert!(
+                read(body.as_bytes()).unwrap_err().starts_with("its report cannot be read"),
+                "{body}"
+            );
         }
     }
 }

@@ -31,8 +31,11 @@ use std::{
 use kube::{Client, runtime::events::Recorder};
 
 use crate::{
-    apply::Applier, fleet::Fleet, metrics::Metrics,
-    proxy_cache::{plan::Installed, Teller}, world::World,
+    apply::Applier,
+    fleet::Fleet,
+    metrics::Metrics,
+    proxy_cache::{Teller, plan::Installed},
+    world::World,
 };
 
 /// What every reconcile uses.

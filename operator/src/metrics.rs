@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry,
-    core::{Collector, GenericGauge, AtomicI64},
+    core::{AtomicI64, Collector, GenericGauge},
 };
 
 /// Metrics of the operator.

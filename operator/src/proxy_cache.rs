@@ -39,7 +39,10 @@ pub async fn reconcile(cache: Arc<ProxyCache>, ctx: Arc<Ctx>) -> Result<Action, 
             Ok(()) => Outcome::Applied(hosts.clone()),
             // The object is refused for good; everything else is tried again.
             Err(kube::Error::Api(answer)) if answer.code == 422 || answer.code == 403 => {
-                Outcome::Rejected(Rejected { reason: CacheReason::ApplyFailed, message: answer.message })
+                Outcome::Rejected(Rejected {
+                    reason: CacheReason::ApplyFailed,
+                    message: answer.message,
+                })
             }
             Err(error) => return Err(error),
         },

@@ -18,7 +18,10 @@ use self::validate::Named;
 use crate::{Ctx, condition, events, labels, proxy_cache::validate::selected, world::World};
 
 /// Says in its status how one UpstreamRegistry is.
-pub async fn reconcile(registry: Arc<UpstreamRegistry>, ctx: Arc<Ctx>) -> Result<Action, kube::Error> {
+pub async fn reconcile(
+    registry: Arc<UpstreamRegistry>,
+    ctx: Arc<Ctx>,
+) -> Result<Action, kube::Error> {
     if registry.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
@@ -27,10 +30,12 @@ pub async fn reconcile(registry: Arc<UpstreamRegistry>, ctx: Arc<Ctx>) -> Result
     let outcome = validate::validate(&registry, &all, &named(world));
     let name = registry.name_any();
     let used = world.caches.state().iter().any(|cache| {
-        selected(cache, &all).is_ok_and(|chosen| chosen.iter().any(|registry| registry.name_any() == name))
+        selected(cache, &all)
+            .is_ok_and(|chosen| chosen.iter().any(|registry| registry.name_any() == name))
     });
     let (answers, polls) = ctx.fleet.answers();
-    let reports: Vec<_> = answers.values().filter_map(|answer| answer.report.as_ref().ok()).collect();
+    let reports: Vec<_> =
+        answers.values().filter_map(|answer| answer.report.as_ref().ok()).collect();
     let seen = status::Seen { used, reports: &reports, polled: polls > 0 };
     let before = registry.status.clone().unwrap_or_default();
     let after = status::status(&registry, &outcome, &seen, Timestamp::now());
@@ -43,7 +48,9 @@ pub async fn reconcile(registry: Arc<UpstreamRegistry>, ctx: Arc<Ctx>) -> Result
         let parameters = PatchParams::apply(labels::FIELD_MANAGER).force();
         match api.patch_status(&name, &parameters, &Patch::Apply(&patch)).await {
             Ok(_) => {}
-            Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(Action::await_change()),
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                return Ok(Action::await_change());
+            }
             Err(error) => return Err(error),
         }
         ctx.written.now(&key);
@@ -56,7 +63,12 @@ pub async fn reconcile(registry: Arc<UpstreamRegistry>, ctx: Arc<Ctx>) -> Result
 /// What users' objects say, by name.
 pub fn named(world: &World) -> Named {
     Named {
-        secrets: world.secrets.state().into_iter().map(|secret| (secret.name_any(), secret)).collect(),
+        secrets: world
+            .secrets
+            .state()
+            .into_iter()
+            .map(|secret| (secret.name_any(), secret))
+            .collect(),
         config_maps: world
             .config_maps
             .state()

@@ -138,7 +138,9 @@ pub struct Storage {
     /// quantity. Default: `20%`, above the 15 % at which the kubelet removes images. Example: `50Gi`.
     #[serde(default = "Storage::default_min_free")]
     #[schemars(length(max = 20))]
-    #[schemars(regex(pattern = r"^([0-9]{1,2}%|[0-9]+(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?)$"))]
+    #[schemars(regex(
+        pattern = r"^([0-9]{1,2}%|[0-9]+(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?)$"
+    ))]
     pub min_free: String,
 }
 

@@ -1,6 +1,8 @@
 //! Which nodes a cache is meant for, as the scheduler would decide. No I/O.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration,
+};
 use kube::ResourceExt;
 use larder_crds::resources::ProxyCache;
 
@@ -35,10 +37,9 @@ impl<'a> Placement<'a> {
         if !nodes.node_selector.iter().all(|(key, value)| has(key, value)) {
             return false;
         }
-        let required = nodes
-            .affinity
-            .as_ref()
-            .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+        let required = nodes.affinity.as_ref().and_then(|affinity| {
+            affinity.required_during_scheduling_ignored_during_execution.as_ref()
+        });
         if let Some(required) = required
             && !required.node_selector_terms.iter().any(|term| matches(term, node))
         {
@@ -58,9 +59,17 @@ impl<'a> Placement<'a> {
 
 /// Taints that the DaemonSet controller tolerates by itself.
 fn is_daemon_sets_own(key: &str) -> bool {
-    ["not-ready", "unreachable", "disk-pressure", "memory-pressure", "pid-pressure", "unschedulable", "network-unavailable"]
-        .iter()
-        .any(|own| key.strip_prefix("node.kubernetes.io/") == Some(own))
+    [
+        "not-ready",
+        "unreachable",
+        "disk-pressure",
+        "memory-pressure",
+        "pid-pressure",
+        "unschedulable",
+        "network-unavailable",
+    ]
+    .iter()
+    .any(|own| key.strip_prefix("node.kubernetes.io/") == Some(own))
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -73,7 +82,8 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         Some("Exists") => key.is_empty() || key == taint.key,
         _ => {
             key == taint.key
-                && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+                && toleration.value.as_deref().unwrap_or_default()
+                    == taint.value.as_deref().unwrap_or_default()
         }
     }
 }
@@ -85,10 +95,12 @@ fn matches(term: &NodeSelectorTerm, node: &Node) -> bool {
         return false;
     }
     let name = node.name_any();
-    expressions.iter().all(|wanted| holds(wanted, node.labels().get(&wanted.key).map(String::as_str)))
-        && fields.iter().all(|wanted| {
-            holds(wanted, (wanted.key == "metadata.name").then_some(name.as_str()))
-        })
+    expressions
+        .iter()
+        .all(|wanted| holds(wanted, node.labels().get(&wanted.key).map(String::as_str)))
+        && fields
+            .iter()
+            .all(|wanted| holds(wanted, (wanted.key == "metadata.name").then_some(name.as_str())))
 }
 
 fn holds(wanted: &NodeSelectorRequirement, found: Option<&str>) -> bool {
@@ -119,7 +131,10 @@ mod tests {
     fn node(labels: &serde_json::Value, taints: &serde_json::Value) -> Node {
         let mut all = json!({"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"});
         all.as_object_mut().unwrap().extend(labels.as_object().unwrap().clone());
-        serde_json::from_value(json!({"metadata": {"name": "n1", "labels": all}, "spec": {"taints": taints}})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "n1", "labels": all}, "spec": {"taints": taints}}),
+        )
+        .unwrap()
     }
 
     fn cache(nodes: &serde_json::Value) -> ProxyCache {
@@ -133,10 +148,17 @@ mod tests {
     #[test]
     fn by_default_every_linux_node_of_the_images_architecture_has_a_cache_tainted_or_not() {
         let cache = cache(&json!(null));
-        let taint = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
+        let taint =
+            json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
         assert!(Placement::of(&cache).allows(&node(&json!({}), &taint)));
-        assert!(!Placement::of(&cache).allows(&node(&json!({"kubernetes.io/os": "windows"}), &json!([]))));
-        assert!(!Placement::of(&cache).allows(&node(&json!({"kubernetes.io/arch": "riscv64"}), &json!([]))));
+        assert!(
+            !Placement::of(&cache)
+                .allows(&node(&json!({"kubernetes.io/os": "windows"}), &json!([])))
+        );
+        assert!(
+            !Placement::of(&cache)
+                .allows(&node(&json!({"kubernetes.io/arch": "riscv64"}), &json!([])))
+        );
     }
 
     #[test]
@@ -161,7 +183,12 @@ mod tests {
             (tolerations(json!({"key": "gpu", "operator": "Exists"})), &sized, gpu.clone(), true),
             (tolerations(json!({"key": "gpu", "value": "a100"})), &sized, gpu.clone(), true),
             (tolerations(json!({"key": "gpu", "value": "h100"})), &sized, gpu.clone(), false),
-            (tolerations(json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"})), &sized, gpu, false),
+            (
+                tolerations(json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"})),
+                &sized,
+                gpu,
+                false,
+            ),
         ];
         for (nodes, labels, taints, expected) in table {
             let cache = cache(&nodes);

@@ -62,7 +62,8 @@ pub fn plan(
 ) -> Result<Objects, Rejected> {
     let text = render(valid, upstreams, &token);
     let files: usize = upstreams.files.values().map(Vec::len).sum();
-    for (what, size) in [("the configuration", text.len()), ("credentials and certificates", files)] {
+    for (what, size) in [("the configuration", text.len()), ("credentials and certificates", files)]
+    {
         if size > MAX_DATA - 4096 {
             let message = format!(
                 "{what} of {} upstreams is {size} bytes, more than the {MAX_DATA} that an object may hold; \
@@ -74,8 +75,11 @@ pub fn plan(
     }
     let config_hash = labels::hash(text.as_bytes());
     let metadata = || metadata(valid, &installed.namespace);
-    let mut secrets: BTreeMap<String, ByteString> =
-        upstreams.files.iter().map(|(name, data)| (name.clone(), ByteString(data.clone()))).collect();
+    let mut secrets: BTreeMap<String, ByteString> = upstreams
+        .files
+        .iter()
+        .map(|(name, data)| (name.clone(), ByteString(data.clone())))
+        .collect();
     secrets.insert(REPORT_TOKEN.to_owned(), ByteString(token.into_bytes()));
     Ok(Objects {
         config_hash,
@@ -106,9 +110,10 @@ fn metadata(valid: &ValidCache, namespace: &str) -> ObjectMeta {
         name: Some(labels::object_name(&name)),
         namespace: Some(namespace.to_owned()),
         labels: Some(labels::labels(&name)),
-        owner_references: valid.cache.controller_owner_ref(&()).map(|owner| {
-            vec![OwnerReference { block_owner_deletion: Some(true), ..owner }]
-        }),
+        owner_references: valid
+            .cache
+            .controller_owner_ref(&())
+            .map(|owner| vec![OwnerReference { block_owner_deletion: Some(true), ..owner }]),
         ..ObjectMeta::default()
     }
 }

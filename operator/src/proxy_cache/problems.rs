@@ -60,7 +60,9 @@ impl Seen {
 
     fn problem(&self, pod: &Pod, node: &str) -> Option<(NodeReason, String)> {
         if let Some(runtime) = self.other_runtime(node) {
-            let message = format!("its runtime is {runtime}; Larder configures containerd only: leave the node out in spec.nodes");
+            let message = format!(
+                "its runtime is {runtime}; Larder configures containerd only: leave the node out in spec.nodes"
+            );
             return Some((NodeReason::RuntimeNotContainerd, message));
         }
         if !is_ready(pod) {
@@ -69,7 +71,9 @@ impl Seen {
         let uid = pod.uid().unwrap_or_default();
         let report = match self.answers.get(&uid) {
             Some(Answer { report: Ok(report) }) => report,
-            Some(Answer { report: Err((reason, message)) }) => return Some((*reason, message.clone())),
+            Some(Answer { report: Err((reason, message)) }) => {
+                return Some((*reason, message.clone()));
+            }
             None => return None,
         };
         if self.given_up.contains(&uid) {
@@ -97,7 +101,10 @@ impl Seen {
 
     /// Pods that have this configuration.
     pub fn configured(&self, hash: &str) -> usize {
-        self.pods.iter().filter(|pod| self.report(pod).is_some_and(|report| report.config_hash == hash)).count()
+        self.pods
+            .iter()
+            .filter(|pod| self.report(pod).is_some_and(|report| report.config_hash == hash))
+            .count()
     }
 }
 
@@ -114,11 +121,14 @@ fn why_not_ready(pod: &Pod) -> String {
     let waiting = containers.unwrap_or_default().into_iter().find_map(|container| {
         let waiting = container.state?.waiting?;
         let reason = waiting.reason.filter(|reason| reason != "PodInitializing")?;
-        Some(format!("container {}: {reason}: {}", container.name, waiting.message.unwrap_or_default()))
+        Some(format!(
+            "container {}: {reason}: {}",
+            container.name,
+            waiting.message.unwrap_or_default()
+        ))
     });
-    waiting.unwrap_or_else(|| {
-        format!("pod {} is not ready; see kubectl describe pod", pod.name_any())
-    })
+    waiting
+        .unwrap_or_else(|| format!("pod {} is not ready; see kubectl describe pod", pod.name_any()))
 }
 
 fn mirror(report: &NodeReport) -> Option<(NodeReason, String)> {
@@ -144,8 +154,12 @@ fn mirror(report: &NodeReport) -> Option<(NodeReason, String)> {
         NodeReason::ConfigPathElsewhere => {
             "config_path names another folder: set spec.containerd.certsDir and configFile"
         }
-        NodeReason::ForeignMirror => "a mirror of somebody else was left alone; see the configurator's log",
-        NodeReason::CertsDirUnusable => "the folder of mirror files cannot be written; see the configurator's log",
+        NodeReason::ForeignMirror => {
+            "a mirror of somebody else was left alone; see the configurator's log"
+        }
+        NodeReason::CertsDirUnusable => {
+            "the folder of mirror files cannot be written; see the configurator's log"
+        }
         _ => "see the configurator's log",
     };
     Some((reason, message.to_owned()))
@@ -158,7 +172,9 @@ fn store(report: &NodeReport) -> Option<(NodeReason, String)> {
             "what is pulled does not fit and is passed through: raise spec.storage.capacity, or free the disk",
         ),
         "ReadOnly" => (NodeReason::DiskReadOnly, "the disk is read-only: nothing new is kept"),
-        "Failing" => (NodeReason::DiskFailing, "the disk fails: nothing is kept; see the server's log"),
+        "Failing" => {
+            (NodeReason::DiskFailing, "the disk fails: nothing is kept; see the server's log")
+        }
         "Locked" => (NodeReason::StoreLocked, "another process holds the store"),
         _ => return None,
     };
@@ -167,10 +183,8 @@ fn store(report: &NodeReport) -> Option<(NodeReason, String)> {
 
 fn upstream(report: &NodeReport) -> Option<(NodeReason, String)> {
     let bad = |accepted: bool| {
-        report.upstreams.iter().find(|(_, upstream)| if accepted {
-            upstream.accepted && !upstream.reachable
-        } else {
-            !upstream.accepted
+        report.upstreams.iter().find(|(_, upstream)| {
+            if accepted { upstream.accepted && !upstream.reachable } else { !upstream.accepted }
         })
     };
     if let Some((host, upstream)) = bad(false) {

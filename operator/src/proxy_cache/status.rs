@@ -87,7 +87,12 @@ fn accepted(outcome: &Outcome) -> Finding {
         ),
         Outcome::Applied(hosts) => {
             let message = format!("in force; {} registries", hosts.len());
-            Finding::new(ConditionType::Accepted, Some(true), CacheReason::Accepted.as_str(), message)
+            Finding::new(
+                ConditionType::Accepted,
+                Some(true),
+                CacheReason::Accepted.as_str(),
+                message,
+            )
         }
         Outcome::Rejected(rejected) => Finding::new(
             ConditionType::Accepted,
@@ -106,10 +111,20 @@ fn available(daemon_set: Option<&DaemonSet>, counts: &NodeCounts) -> Finding {
         set.status.as_ref().and_then(|status| status.observed_generation) == set.metadata.generation
     });
     if !looked {
-        return Finding::new(kind, Some(false), CacheReason::NotAllReady.as_str(), "the pods are being made");
+        return Finding::new(
+            kind,
+            Some(false),
+            CacheReason::NotAllReady.as_str(),
+            "the pods are being made",
+        );
     }
     if *desired == 0 {
-        return Finding::new(kind, Some(false), CacheReason::NoNodes.as_str(), "spec.nodes matches no node");
+        return Finding::new(
+            kind,
+            Some(false),
+            CacheReason::NoNodes.as_str(),
+            "spec.nodes matches no node",
+        );
     }
     let message = format!("{ready} of {desired} node caches are ready");
     let all = ready >= desired;
@@ -120,9 +135,15 @@ fn available(daemon_set: Option<&DaemonSet>, counts: &NodeCounts) -> Finding {
 fn mirror_effective(counts: &NodeCounts, seen: &Seen) -> Finding {
     let kind = ConditionType::MirrorEffective;
     if !seen.polled {
-        return Finding::new(kind, None, CacheReason::NotPolled.as_str(), "the node caches are being asked");
+        return Finding::new(
+            kind,
+            None,
+            CacheReason::NotPolled.as_str(),
+            "the node caches are being asked",
+        );
     }
-    let message = format!("containerd asks the cache on {} of {} nodes", counts.mirrored, counts.desired);
+    let message =
+        format!("containerd asks the cache on {} of {} nodes", counts.mirrored, counts.desired);
     let all = counts.desired > 0 && counts.mirrored >= counts.desired;
     let reason = if all { CacheReason::AllMirrored } else { CacheReason::NotAllMirrored };
     Finding::new(kind, Some(all), reason.as_str(), message)
@@ -131,7 +152,12 @@ fn mirror_effective(counts: &NodeCounts, seen: &Seen) -> Finding {
 fn degraded(problems: &[ProblemNode]) -> Finding {
     let kind = ConditionType::Degraded;
     if problems.is_empty() {
-        return Finding::new(kind, Some(false), CacheReason::AsExpected.as_str(), "nothing is known to be wrong");
+        return Finding::new(
+            kind,
+            Some(false),
+            CacheReason::AsExpected.as_str(),
+            "nothing is known to be wrong",
+        );
     }
     let mut by_reason = BTreeMap::<&str, Vec<&str>>::new();
     for problem in problems {
@@ -173,7 +199,16 @@ fn upstreams(seen: &Seen, outcome: &Outcome) -> Vec<UpstreamCounts> {
         .map(|host| {
             let mut counts = UpstreamCounts { host: host.clone(), ..UpstreamCounts::default() };
             let reports = seen.pods.iter().filter_map(|pod| seen.report(pod)?.upstreams.get(host));
-            for UpstreamReport { hits, misses, stale, pass_through, bytes_served, bytes_fetched, .. } in reports {
+            for UpstreamReport {
+                hits,
+                misses,
+                stale,
+                pass_through,
+                bytes_served,
+                bytes_fetched,
+                ..
+            } in reports
+            {
                 add(&mut counts.hits, *hits);
                 add(&mut counts.misses, *misses);
                 add(&mut counts.stale, *stale);
@@ -186,11 +221,22 @@ fn upstreams(seen: &Seen, outcome: &Outcome) -> Vec<UpstreamCounts> {
         .collect()
 }
 
-fn printed(counts: &NodeCounts, storage: Option<&StorageStatus>, upstreams: &[UpstreamCounts]) -> Printed {
-    let sum = |of: fn(&UpstreamCounts) -> i64| upstreams.iter().map(of).fold(0, i64::saturating_add);
+fn printed(
+    counts: &NodeCounts,
+    storage: Option<&StorageStatus>,
+    upstreams: &[UpstreamCounts],
+) -> Printed {
+    let sum =
+        |of: fn(&UpstreamCounts) -> i64| upstreams.iter().map(of).fold(0, i64::saturating_add);
     let hits = sum(|counts| counts.hits).saturating_add(sum(|counts| counts.stale));
-    let all = hits.saturating_add(sum(|counts| counts.misses)).saturating_add(sum(|counts| counts.pass_through));
-    let hit_rate = if all == 0 { "-".to_owned() } else { format!("{}%", i128::from(hits) * 100 / i128::from(all)) };
+    let all = hits
+        .saturating_add(sum(|counts| counts.misses))
+        .saturating_add(sum(|counts| counts.pass_through));
+    let hit_rate = if all == 0 {
+        "-".to_owned()
+    } else {
+        format!("{}%", i128::from(hits) * 100 / i128::from(all))
+    };
     let used = storage.map_or("-".to_owned(), |storage| {
         format!("{}/{}", rounded(storage.used_bytes), rounded(storage.capacity_bytes))
     });
@@ -206,18 +252,28 @@ fn rounded(bytes: i64) -> String {
         .unwrap_or((1 << 20, "Mi"));
     let tenths = u128::from(bytes) * 10 / u128::from(unit);
     if tenths >= 100 || tenths % 10 == 0 {
-        return ByteSize::from_bytes(u64::try_from(tenths / 10).unwrap_or(u64::MAX)).bytes().to_string() + name;
+        return ByteSize::from_bytes(u64::try_from(tenths / 10).unwrap_or(u64::MAX))
+            .bytes()
+            .to_string()
+            + name;
     }
     format!("{}.{}{name}", tenths / 10, tenths % 10)
 }
 
 /// Whether the new status has to be written: at once if it says something else, at most once a
 /// minute if only numbers that are printed have changed.
-pub fn is_due(before: &ProxyCacheStatus, after: &ProxyCacheStatus, since_last: Option<std::time::Duration>) -> bool {
+pub fn is_due(
+    before: &ProxyCacheStatus,
+    after: &ProxyCacheStatus,
+    since_last: Option<std::time::Duration>,
+) -> bool {
     const COUNTERS: std::time::Duration = std::time::Duration::from_mins(1);
     let said = |status: &ProxyCacheStatus| {
-        let nodes: Vec<_> =
-            status.problem_nodes.iter().map(|problem| (problem.name.clone(), problem.reason.clone())).collect();
+        let nodes: Vec<_> = status
+            .problem_nodes
+            .iter()
+            .map(|problem| (problem.name.clone(), problem.reason.clone()))
+            .collect();
         (status.observed_generation, status.conditions.clone(), nodes)
     };
     said(before) != said(after)
@@ -251,7 +307,8 @@ mod tests {
             upstreams: vec![UpstreamCounts { hits, ..UpstreamCounts::default() }],
             ..ProxyCacheStatus::default()
         };
-        let (second, minute) = (std::time::Duration::from_secs(1), std::time::Duration::from_mins(1));
+        let (second, minute) =
+            (std::time::Duration::from_secs(1), std::time::Duration::from_mins(1));
         assert!(!is_due(&status("90%", 1), &status("90%", 2), Some(minute)));
         assert!(!is_due(&status("90%", 1), &status("91%", 2), Some(second)));
         assert!(is_due(&status("90%", 1), &status("91%", 2), Some(minute)));

@@ -103,7 +103,8 @@ impl Teller {
                     Next::Nothing => {}
                     Next::GiveUp => given_up.push(uid),
                     Next::Tell => {
-                        let before = known.filter(|told| told.hash == hash).map_or(0, |told| told.times);
+                        let before =
+                            known.filter(|told| told.hash == hash).map_or(0, |told| told.times);
                         let times = before + 1;
                         told.insert(uid, Told { hash: hash.to_owned(), times, last: now });
                         due.push((pod.name_any(), times));
@@ -120,7 +121,10 @@ impl Teller {
                     let patch = json!({"metadata": {"annotations": {
                         labels::CONFIG_HASH: hash, TOLD: times.to_string(),
                     }}});
-                    let parameters = PatchParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+                    let parameters = PatchParams {
+                        field_manager: Some(labels::FIELD_MANAGER.to_owned()),
+                        ..PatchParams::default()
+                    };
                     match api.patch_metadata(&name, &parameters, &Patch::Merge(&patch)).await {
                         Ok(_) => Ok(()),
                         // It went meanwhile.
@@ -141,7 +145,11 @@ mod tests {
     #[test]
     fn a_pod_is_told_three_times_five_seconds_apart_and_then_given_up() {
         let start = Instant::now();
-        let told = |times, ago| Told { hash: "h".to_owned(), times, last: start - Duration::from_secs(ago) };
+        let told = |times, ago| Told {
+            hash: "h".to_owned(),
+            times,
+            last: start - Duration::from_secs(ago),
+        };
         assert_eq!(next(None, false, false, "h", start), Next::Tell);
         assert_eq!(next(Some(&told(1, 1)), false, true, "h", start), Next::Nothing);
         assert_eq!(next(Some(&told(1, 6)), false, true, "h", start), Next::Tell);

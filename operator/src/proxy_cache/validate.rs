@@ -47,15 +47,23 @@ pub fn validate(
 ) -> Result<ValidCache, Rejected> {
     let name = cache.name_any();
     if name.len() > MAX_NAME {
-        let message = format!("metadata.name: longer than {MAX_NAME} characters; create it with a shorter name");
+        let message = format!(
+            "metadata.name: longer than {MAX_NAME} characters; create it with a shorter name"
+        );
         return rejected(CacheReason::InvalidSpec, message);
     }
     let spec = &cache.spec;
     let invalid = |message: String| Rejected { reason: CacheReason::InvalidSpec, message };
-    let capacity: ByteSize =
-        spec.storage.capacity.parse().map_err(|error| invalid(format!("spec.storage.capacity: {error}")))?;
-    let min_free: MinFree =
-        spec.storage.min_free.parse().map_err(|error| invalid(format!("spec.storage.minFree: {error}")))?;
+    let capacity: ByteSize = spec
+        .storage
+        .capacity
+        .parse()
+        .map_err(|error| invalid(format!("spec.storage.capacity: {error}")))?;
+    let min_free: MinFree = spec
+        .storage
+        .min_free
+        .parse()
+        .map_err(|error| invalid(format!("spec.storage.minFree: {error}")))?;
     if let Some((other, node)) = older_on_a_node(cache, all, nodes) {
         let message = format!(
             "spec.nodes: ProxyCache {other} is older and has node {node} already; select other nodes, or delete \
@@ -102,9 +110,10 @@ fn containerd(cache: &ProxyCache) -> node::Containerd {
             "/var/lib/rancher/rke2/agent/etc/containerd/certs.d",
             "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
         ),
-        Distribution::MicroK8s => {
-            ("/var/snap/microk8s/current/args/certs.d", "/var/snap/microk8s/current/args/containerd.toml")
-        }
+        Distribution::MicroK8s => (
+            "/var/snap/microk8s/current/args/certs.d",
+            "/var/snap/microk8s/current/args/containerd.toml",
+        ),
         Distribution::K0s => ("/etc/k0s/containerd.d/certs.d", "/etc/k0s/containerd.d/larder.toml"),
     };
     node::Containerd {
@@ -119,7 +128,10 @@ fn containerd(cache: &ProxyCache) -> node::Containerd {
 }
 
 /// The registries that a cache keeps images of, by host.
-pub fn selected(cache: &ProxyCache, all: &[Arc<UpstreamRegistry>]) -> Result<Vec<Arc<UpstreamRegistry>>, Rejected> {
+pub fn selected(
+    cache: &ProxyCache,
+    all: &[Arc<UpstreamRegistry>],
+) -> Result<Vec<Arc<UpstreamRegistry>>, Rejected> {
     let upstreams = cache.spec.upstreams.clone().unwrap_or_default();
     let missing: Vec<_> = upstreams
         .names
@@ -142,8 +154,12 @@ pub fn selected(cache: &ProxyCache, all: &[Arc<UpstreamRegistry>]) -> Result<Vec
     let mut chosen: Vec<_> = all
         .iter()
         .filter(|registry| registry.metadata.deletion_timestamp.is_none())
-        .filter(|registry| upstreams.names.is_empty() || upstreams.names.contains(&registry.name_any()))
-        .filter(|registry| selector.as_ref().is_none_or(|selector| selector.matches(registry.labels())))
+        .filter(|registry| {
+            upstreams.names.is_empty() || upstreams.names.contains(&registry.name_any())
+        })
+        .filter(|registry| {
+            selector.as_ref().is_none_or(|selector| selector.matches(registry.labels()))
+        })
         .cloned()
         .collect();
     chosen.sort_by(|one, other| one.spec.host.cmp(&other.spec.host));

@@ -54,7 +54,10 @@ pub fn status(
         findings.push(Finding::new(ConditionType::Insecure, Some(true), reason, message));
     }
     if let Some(access) = spec.access.as_ref().filter(|access| access.mode == AccessMode::Shared) {
-        let message = format!("every pod of a node reads {} with the cache's credentials", access.repositories.join(", "));
+        let message = format!(
+            "every pod of a node reads {} with the cache's credentials",
+            access.repositories.join(", ")
+        );
         let reason = UpstreamReason::SharedAccess.as_str();
         findings.push(Finding::new(ConditionType::Shared, Some(true), reason, message));
     }
@@ -68,12 +71,18 @@ pub fn status(
         conditions: conditions(findings, &before.conditions, generation, now),
         rate_limit: if seen.polled { rate_limit(&reported) } else { before.rate_limit },
         last_error: if seen.polled { last_error(&reported) } else { before.last_error },
-        bytes_fetched: counted.map(|()| sum(|report| report.bytes_fetched)).or(before.bytes_fetched),
+        bytes_fetched: counted
+            .map(|()| sum(|report| report.bytes_fetched))
+            .or(before.bytes_fetched),
         bytes_served: counted.map(|()| sum(|report| report.bytes_served)).or(before.bytes_served),
     }
 }
 
-fn accepted(outcome: &Result<ValidUpstream, Rejected>, seen: &Seen<'_>, reported: &Reported<'_>) -> Finding {
+fn accepted(
+    outcome: &Result<ValidUpstream, Rejected>,
+    seen: &Seen<'_>,
+    reported: &Reported<'_>,
+) -> Finding {
     let kind = ConditionType::Accepted;
     if let Err(rejected) = outcome {
         return Finding::new(kind, Some(false), rejected.reason.as_str(), rejected.message.clone());
@@ -98,20 +107,39 @@ fn reachable(reported: &Reported<'_>, seen: &Seen<'_>) -> Finding {
     }
     let failing: Vec<_> = known.iter().filter(|(_, report)| !report.reachable).collect();
     let Some((node, report)) = failing.first() else {
-        return Finding::new(kind, Some(true), UpstreamReason::Reachable.as_str(), "the last request of every node was answered");
+        return Finding::new(
+            kind,
+            Some(true),
+            UpstreamReason::Reachable.as_str(),
+            "the last request of every node was answered",
+        );
     };
-    let message =
-        format!("not reached from {} of {} nodes; {node}: {}", failing.len(), known.len(), without_time(&report.last_error));
+    let message = format!(
+        "not reached from {} of {} nodes; {node}: {}",
+        failing.len(),
+        known.len(),
+        without_time(&report.last_error)
+    );
     Finding::new(kind, Some(false), UpstreamReason::Unreachable.as_str(), message)
 }
 
 fn credentials(outcome: &Result<ValidUpstream, Rejected>) -> Finding {
     let kind = ConditionType::CredentialsValid;
     match outcome {
-        Err(rejected) if matches!(rejected.reason, UpstreamReason::SecretNotFound | UpstreamReason::SecretInvalid) => {
+        Err(rejected)
+            if matches!(
+                rejected.reason,
+                UpstreamReason::SecretNotFound | UpstreamReason::SecretInvalid
+            ) =>
+        {
             Finding::new(kind, Some(false), rejected.reason.as_str(), rejected.message.clone())
         }
-        _ => Finding::new(kind, Some(true), UpstreamReason::CredentialsValid.as_str(), "the Secret could be read"),
+        _ => Finding::new(
+            kind,
+            Some(true),
+            UpstreamReason::CredentialsValid.as_str(),
+            "the Secret could be read",
+        ),
     }
 }
 
@@ -120,7 +148,11 @@ fn rate_limit(reported: &Reported<'_>) -> Option<RateLimit> {
     let limits = reported.iter().filter_map(|(node, report)| Some((*node, report.rate_limit?)));
     let (node, limit) = limits.min_by_key(|(_, limit)| limit.remaining)?;
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    Some(RateLimit { limit: number(limit.limit), remaining: number(limit.remaining), source: node.to_owned() })
+    Some(RateLimit {
+        limit: number(limit.limit),
+        remaining: number(limit.remaining),
+        source: node.to_owned(),
+    })
 }
 
 /// The newest error of a node that does not reach it. A node writes `<time> <class>: <what>`.
@@ -129,7 +161,11 @@ fn last_error(reported: &Reported<'_>) -> Option<LastError> {
     let (node, report) = failing.max_by_key(|(_, report)| report.last_error.clone())?;
     let text = without_time(&report.last_error);
     let (class, message) = text.split_once(": ").unwrap_or(("error", text));
-    Some(LastError { class: class.to_owned(), message: message.to_owned(), node: (*node).to_owned() })
+    Some(LastError {
+        class: class.to_owned(),
+        message: message.to_owned(),
+        node: (*node).to_owned(),
+    })
 }
 
 /// A time that changes with every request would be a status that is written for ever.
@@ -147,10 +183,15 @@ pub fn is_due(
     after: &UpstreamRegistryStatus,
     since_last: Option<Duration>,
 ) -> bool {
-    let said = |status: &UpstreamRegistryStatus| (status.observed_generation, status.conditions.clone());
+    let said =
+        |status: &UpstreamRegistryStatus| (status.observed_generation, status.conditions.clone());
     let printed = |status: &UpstreamRegistryStatus| {
-        (status.rate_limit.as_ref().map(|limit| limit.remaining), status.last_error.as_ref().map(|error| error.class.clone()))
+        (
+            status.rate_limit.as_ref().map(|limit| limit.remaining),
+            status.last_error.as_ref().map(|error| error.class.clone()),
+        )
     };
     said(before) != said(after)
-        || (printed(before) != printed(after) && since_last.is_none_or(|since| since >= Duration::from_mins(1)))
+        || (printed(before) != printed(after)
+            && since_last.is_none_or(|since| since >= Duration::from_mins(1)))
 }

@@ -65,8 +65,11 @@ pub fn validate(
     }
     let mut entry = Upstream::new(&spec.host);
     let mut files = BTreeMap::new();
-    entry.endpoints =
-        spec.endpoints.iter().map(|endpoint| node::Endpoint { url: endpoint.url.clone() }).collect();
+    entry.endpoints = spec
+        .endpoints
+        .iter()
+        .map(|endpoint| node::Endpoint { url: endpoint.url.clone() })
+        .collect();
     let tls = spec.tls.clone().unwrap_or_default();
     let insecure = tls.insecure.as_ref().map(|insecure| insecure.reason.clone());
     for (index, endpoint) in spec.endpoints.iter().enumerate() {
@@ -89,7 +92,8 @@ pub fn validate(
     }
     if let Some(access) = &spec.access {
         if access.mode == AccessMode::Shared && spec.credentials.is_none() {
-            let message = "spec.access.mode: Shared needs spec.credentials: it is with them that pods read";
+            let message =
+                "spec.access.mode: Shared needs spec.credentials: it is with them that pods read";
             return rejected(UpstreamReason::InvalidSpec, message);
         }
         entry.access = node::Access {
@@ -114,7 +118,10 @@ pub fn validate(
 }
 
 /// The registry that wins over this one: the older, then the one whose name comes first.
-fn older_with_same_host(registry: &UpstreamRegistry, all: &[Arc<UpstreamRegistry>]) -> Option<String> {
+fn older_with_same_host(
+    registry: &UpstreamRegistry,
+    all: &[Arc<UpstreamRegistry>],
+) -> Option<String> {
     let age = |registry: &UpstreamRegistry| {
         (registry.metadata.creation_timestamp.clone().map(|time| time.0), registry.name_any())
     };
@@ -182,8 +189,9 @@ fn check_tls(
         let secret = secret(field, &client.secret_name, named)?;
         let key = |key: &str| secret_key(field, &client.secret_name, secret, key);
         let (certificate, private) = (key("tls.crt")?, key("tls.key")?);
-        let fits = CertificateDer::pem_slice_iter(&certificate).next().is_some_and(|found| found.is_ok())
-            && PrivateKeyDer::from_pem_slice(&private).is_ok();
+        let fits =
+            CertificateDer::pem_slice_iter(&certificate).next().is_some_and(|found| found.is_ok())
+                && PrivateKeyDer::from_pem_slice(&private).is_ok();
         if !fits {
             let message = format!(
                 "{field}: tls.crt and tls.key of Secret {} must be a PEM certificate and its private key",
@@ -207,14 +215,23 @@ fn ca_bundle(bundle: &CaBundle, named: &Named) -> Checked<(String, Vec<u8>)> {
     if let Some(KeyRef { name, key }) = &bundle.config_map {
         let field = format!("{field}.configMap: key {key} of ConfigMap {name}");
         let Some(found) = named.config_maps.get(name) else {
-            let message = format!("{field}: there is no such ConfigMap in Larder's namespace; create it");
+            let message =
+                format!("{field}: there is no such ConfigMap in Larder's namespace; create it");
             return rejected(UpstreamReason::ConfigMapNotFound, message);
         };
-        let text = found.data.as_ref().and_then(|data| data.get(key)).map(|text| text.clone().into_bytes());
-        let binary = || found.binary_data.as_ref().and_then(|data| data.get(key)).map(|data| data.0.clone());
+        let text = found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|text| text.clone().into_bytes());
+        let binary =
+            || found.binary_data.as_ref().and_then(|data| data.get(key)).map(|data| data.0.clone());
         return match text.or_else(binary) {
             Some(pem) => Ok((field, pem)),
-            None => rejected(UpstreamReason::CaInvalid, format!("{field}: the ConfigMap has no such key")),
+            None => rejected(
+                UpstreamReason::CaInvalid,
+                format!("{field}: the ConfigMap has no such key"),
+            ),
         };
     }
     if let Some(KeyRef { name, key }) = &bundle.secret {
@@ -222,7 +239,10 @@ fn ca_bundle(bundle: &CaBundle, named: &Named) -> Checked<(String, Vec<u8>)> {
         let found = secret("spec.tls.caBundle.secret.name", name, named)?;
         return Ok((label.clone(), secret_key(&label, name, found, key)?));
     }
-    rejected(UpstreamReason::InvalidSpec, format!("{field} needs one of inline, configMap and secret"))
+    rejected(
+        UpstreamReason::InvalidSpec,
+        format!("{field} needs one of inline, configMap and secret"),
+    )
 }
 
 fn secret<'a>(field: &str, name: &str, named: &'a Named) -> Checked<&'a Secret> {
@@ -276,7 +296,8 @@ fn check_credentials(name: &str, host: &str, named: &Named) -> Checked<Vec<u8>> 
                     rejected(UpstreamReason::SecretInvalid, message)
                 })
             };
-            let document = serde_json::json!({"username": text("username")?, "password": text("password")?});
+            let document =
+                serde_json::json!({"username": text("username")?, "password": text("password")?});
             Ok(document.to_string().into_bytes())
         }
         other => rejected(
@@ -303,9 +324,8 @@ fn docker_entry(document: &serde_json::Value, host: &str) -> Result<(), String> 
     };
     let text = |key: &str| entry.get(key).and_then(|value| value.as_str());
     let pair = text("username").is_some() && text("password").is_some();
-    let auth = text("auth").is_some_and(|auth| {
-        BASE64_STANDARD.decode(auth).is_ok_and(|pair| pair.contains(&b':'))
-    });
+    let auth = text("auth")
+        .is_some_and(|auth| BASE64_STANDARD.decode(auth).is_ok_and(|pair| pair.contains(&b':')));
     if pair || auth {
         return Ok(());
     }

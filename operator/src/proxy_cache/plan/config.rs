@@ -35,7 +35,8 @@ pub fn last_good(
     named: &Named,
     before: Option<(&ConfigMap, &Secret)>,
 ) -> Upstreams {
-    let before = before.map(|(config_map, secret)| in_force(config_map, secret)).unwrap_or_default();
+    let before =
+        before.map(|(config_map, secret)| in_force(config_map, secret)).unwrap_or_default();
     let mut upstreams = Upstreams::default();
     for registry in chosen {
         let host = &registry.spec.host;
@@ -51,7 +52,12 @@ pub fn last_good(
                 let Some(old) = before.entries.iter().find(|entry| entry.host == *host) else {
                     continue;
                 };
-                let named = [&old.tls.ca_file, &old.tls.client_cert_file, &old.tls.client_key_file, &old.credentials_file];
+                let named = [
+                    &old.tls.ca_file,
+                    &old.tls.client_cert_file,
+                    &old.tls.client_key_file,
+                    &old.credentials_file,
+                ];
                 let files = named.into_iter().filter_map(|name| before.files.get_key_value(name));
                 for (name, content) in files {
                     upstreams.files.entry(name.clone()).or_insert_with(|| content.clone());
@@ -66,7 +72,8 @@ pub fn last_good(
 fn in_force(config_map: &ConfigMap, secret: &Secret) -> Upstreams {
     let text = config_map.data.as_ref().and_then(|data| data.get(CONFIG_FILE));
     let parsed = text.and_then(|text| NodeConfig::parse(text).ok());
-    let files = secret.data.iter().flatten().map(|(name, data)| (name.clone(), data.0.clone())).collect();
+    let files =
+        secret.data.iter().flatten().map(|(name, data)| (name.clone(), data.0.clone())).collect();
     Upstreams { entries: parsed.map(|parsed| parsed.config.upstreams).unwrap_or_default(), files }
 }
 

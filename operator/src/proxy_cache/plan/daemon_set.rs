@@ -41,9 +41,13 @@ pub fn spec(valid: &ValidCache, installed: &Installed) -> DaemonSetSpec {
     let name = valid.cache.name_any();
     let pod = &valid.cache.spec.pod;
     let one_in_ten = IntOrString::String("10%".to_owned());
-    let at_once = pod.update_strategy.as_ref().and_then(|strategy| strategy.max_unavailable.clone());
+    let at_once =
+        pod.update_strategy.as_ref().and_then(|strategy| strategy.max_unavailable.clone());
     DaemonSetSpec {
-        selector: LabelSelector { match_labels: Some(labels::selector(&name)), ..LabelSelector::default() },
+        selector: LabelSelector {
+            match_labels: Some(labels::selector(&name)),
+            ..LabelSelector::default()
+        },
         template: PodTemplateSpec {
             metadata: Some(ObjectMeta {
                 labels: Some(labels::labels(&name)),
@@ -82,13 +86,23 @@ fn pod_spec(valid: &ValidCache, installed: &Installed) -> PodSpec {
         termination_grace_period_seconds: Some(30),
         node_selector: Some(node_selector),
         tolerations: Some(nodes.tolerations.unwrap_or_else(|| vec![everything])),
-        affinity: Some(Affinity { node_affinity: Some(affinity(nodes.affinity)), ..Affinity::default() }),
+        affinity: Some(Affinity {
+            node_affinity: Some(affinity(nodes.affinity)),
+            ..Affinity::default()
+        }),
         image_pull_secrets: (!installed.pull_secrets.is_empty()).then(|| {
-            installed.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()
+            installed
+                .pull_secrets
+                .iter()
+                .map(|name| LocalObjectReference { name: name.clone() })
+                .collect()
         }),
         security_context: Some(PodSecurityContext {
             fs_group: Some(UID),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
             se_linux_options: spec.pod.se_linux_options.clone(),
             ..PodSecurityContext::default()
         }),
@@ -109,16 +123,25 @@ fn affinity(user: Option<NodeAffinity>) -> NodeAffinity {
         values: Some(ARCHITECTURES.iter().map(ToString::to_string).collect()),
     };
     let mut affinity = user.unwrap_or_default();
-    let required = affinity.required_during_scheduling_ignored_during_execution.get_or_insert_with(|| {
-        NodeSelector { node_selector_terms: vec![k8s_openapi::api::core::v1::NodeSelectorTerm::default()] }
-    });
+    let required =
+        affinity.required_during_scheduling_ignored_during_execution.get_or_insert_with(|| {
+            NodeSelector {
+                node_selector_terms: vec![k8s_openapi::api::core::v1::NodeSelectorTerm::default()],
+            }
+        });
     for term in &mut required.node_selector_terms {
         term.match_expressions.get_or_insert_default().push(arch.clone());
     }
     affinity
 }
 
-fn container(name: &str, command: &str, arguments: Vec<String>, installed: &Installed, valid: &ValidCache) -> Container {
+fn container(
+    name: &str,
+    command: &str,
+    arguments: Vec<String>,
+    installed: &Installed,
+    valid: &ValidCache,
+) -> Container {
     let image = valid.cache.spec.pod.image.clone();
     let mut args = vec![command.to_owned()];
     args.extend(arguments);
@@ -178,7 +201,10 @@ fn field(name: &str, path: &str) -> EnvVar {
         name: name.to_owned(),
         value: None,
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { field_path: path.to_owned(), api_version: Some("v1".to_owned()) }),
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                api_version: Some("v1".to_owned()),
+            }),
             ..EnvVarSource::default()
         }),
     }
@@ -191,8 +217,14 @@ fn text(path: &Path) -> String {
 /// Gives the hostPath folder to the server's user: the kubelet's fsGroup does not.
 fn own(valid: &ValidCache, installed: &Installed) -> Container {
     let store = text(&valid.storage.path);
-    let arguments =
-        vec!["--data".to_owned(), store.clone(), "--uid".to_owned(), UID.to_string(), "--gid".to_owned(), UID.to_string()];
+    let arguments = vec![
+        "--data".to_owned(),
+        store.clone(),
+        "--uid".to_owned(),
+        UID.to_string(),
+        "--gid".to_owned(),
+        UID.to_string(),
+    ];
     Container {
         security_context: Some(security(0, Some("CHOWN"))),
         resources: Some(resources("10m", "16Mi", "64Mi")),
@@ -233,7 +265,9 @@ fn server(valid: &ValidCache, installed: &Installed) -> Container {
     Container {
         restart_policy: Some("Always".to_owned()),
         security_context: Some(security(UID, None)),
-        resources: Some(spec.pod.resources.clone().unwrap_or_else(|| resources("50m", "64Mi", "256Mi"))),
+        resources: Some(
+            spec.pod.resources.clone().unwrap_or_else(|| resources("50m", "64Mi", "256Mi")),
+        ),
         env: Some(env),
         ports: Some(vec![ContainerPort {
             name: Some("metrics".to_owned()),
@@ -243,7 +277,11 @@ fn server(valid: &ValidCache, installed: &Installed) -> Container {
             protocol: Some("TCP".to_owned()),
             ..ContainerPort::default()
         }]),
-        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(120), ..probe("/readyz") }),
+        startup_probe: Some(Probe {
+            period_seconds: Some(1),
+            failure_threshold: Some(120),
+            ..probe("/readyz")
+        }),
         readiness_probe: Some(probe("/readyz")),
         liveness_probe: Some(Probe { failure_threshold: Some(3), ..probe("/livez") }),
         volume_mounts: Some(vec![
