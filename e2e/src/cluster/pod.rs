@@ -47,6 +47,13 @@ pub struct PodRun {
     pub events: Vec<Event>,
 }
 
+impl PodRun {
+    /// Whether something of that kind was told about it (`Pulled`, `Failed`, ...).
+    pub fn was_told(&self, reason: &str) -> bool {
+        self.events.iter().any(|event| event.reason == reason)
+    }
+}
+
 impl fmt::Display for PodRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} after {:.2} s", self.name, self.phase, self.took.as_secs_f64())
@@ -54,9 +61,18 @@ impl fmt::Display for PodRun {
 }
 
 impl Cluster {
-    /// Runs a pod of one container on a node and waits until it runs or is done. An image that
-    /// cannot be pulled is an error with what the kubelet says.
+    /// Runs a pod of one container on a node and waits until it runs or is done. The kubelet tries
+    /// a failed pull again: whether one failed is among the events.
     pub async fn pod(&self, node: &str, image: &str, policy: PullPolicy) -> Result<PodRun> {
+        let created = Instant::now();
+        let name = self.create_pod(node, image, policy).await?;
+        let mut run = self.pod_runs(&name).await?;
+        run.took = created.elapsed();
+        Ok(run)
+    }
+
+    /// Creates such a pod without waiting for it. Returns its name.
+    pub async fn create_pod(&self, node: &str, image: &str, policy: PullPolicy) -> Result<String> {
         let name = format!("pod-{}", self.next_number());
         let manifest = json!({
             "apiVersion": "v1",
@@ -74,23 +90,29 @@ impl Cluster {
                 }],
             },
         });
-        let asked = Instant::now();
         self.apply(&manifest.to_string()).await?;
+        Ok(name)
+    }
+
+    /// Waits until a pod of the namespace `default` runs or is done. An error, with what the
+    /// kubelet says, if it fails or does neither.
+    pub async fn pod_runs(&self, name: &str) -> Result<PodRun> {
+        let asked = Instant::now();
         let path = format!("/api/v1/namespaces/default/pods/{name}");
         loop {
             let pod = self.get(&path).await?.with_context(|| format!("{name} has vanished"))?;
-            let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+            let status = &pod["status"];
+            let phase = status["phase"].as_str().unwrap_or_default().to_owned();
             let took = asked.elapsed();
-            if matches!(phase, "Running" | "Succeeded") {
-                let image_id = pod["status"]["containerStatuses"][0]["imageID"].as_str();
+            if matches!(phase.as_str(), "Running" | "Succeeded") {
+                let image_id = status["containerStatuses"][0]["imageID"].as_str();
                 let image_id = image_id.unwrap_or_default().to_owned();
-                let events = self.events(&name).await?;
-                return Ok(PodRun { phase: phase.to_owned(), name, took, image_id, events });
+                let (name, events) = (name.to_owned(), self.events(name).await?);
+                return Ok(PodRun { name, took, phase, image_id, events });
             }
             if phase == "Failed" || took > PATIENCE {
-                let status = &pod["status"];
-                let events = self.events(&name).await?;
-                bail!("{image} on {node}: {phase} after {took:.1?}\n{status:#}\n{events:#?}");
+                let events = self.events(name).await?;
+                bail!("{name} is {phase} after {took:.1?}\n{status:#}\n{events:#?}");
             }
             tokio::time::sleep(POLL).await;
         }

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 const SOURCE: &str = include_str!("wait.c");
 
-/// A static program of some hundred kilobytes that waits for SIGTERM. Made by the C compiler that
+/// A static program of some hundred kilobytes that waits for SIGTERM, or ends at once when its
+/// first argument is `done`. Made by the C compiler that
 /// a Rust toolchain needs anyway: a static Rust program would need another target.
-pub(super) fn waiting() -> Result<Vec<u8>> {
+pub fn waiting() -> Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
     let (source, program) = (folder.path().join("wait.c"), folder.path().join("wait"));
     fs::write(&source, SOURCE)?;

@@ -52,8 +52,7 @@ async fn a_pod_on_each_node_pulls_from_docker_hub(cluster: &Cluster) -> Result<(
         let pod = cluster.pod(node.name(), "docker.io/library/app:1", PullPolicy::Always).await?;
         println!("{pod} on {}", node.version());
         ensure!(pod.image_id.contains(&image.index.digest), "another image: {}", pod.image_id);
-        let reasons: Vec<_> = pod.events.iter().map(|event| event.reason.as_str()).collect();
-        ensure!(reasons.contains(&"Pulled"), "no pull was told: {:#?}", pod.events);
+        ensure!(pod.was_told("Pulled") && !pod.was_told("Failed"), "{:#?}", pod.events);
         cluster.delete_pod(&pod).await?;
     }
     let requests = cluster.upstreams.docker_hub.requests().await?;
