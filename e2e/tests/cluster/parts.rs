@@ -126,7 +126,10 @@ async fn a_node_comes_is_cut_off_and_goes(sandbox: &Sandbox, cluster: &mut Clust
     ensure!(pod.was_told("Pulled"), "{:#?}", pod.events);
     let node = cluster.node(&name)?;
     node.disconnect().await?;
-    ensure!(!reaches_api_server(cluster, &name).await?, "a node without a cable reaches the API server");
+    ensure!(
+        !reaches_api_server(cluster, &name).await?,
+        "a node without a cable reaches the API server"
+    );
     cluster.node(&name)?.connect().await?;
     let path = "/api/v1/nodes/n3";
     cluster
