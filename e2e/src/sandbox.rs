@@ -14,7 +14,7 @@ use std::{
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    process::{self, Command, Stdio},
+    process::{Command, Stdio, id as own_pid},
     sync::{Condvar, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -110,8 +110,7 @@ where
     F: AsyncFnOnce(&Sandbox) -> Result<()>,
 {
     enter_own_network().context("a network namespace of its own")?;
-    let folder =
-        tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", process::id())).tempdir()?;
+    let folder = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", own_pid())).tempdir()?;
     let mut sandbox = Sandbox { folder };
     // One thread only: processes are tied to the thread that starts them (process::command).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
