@@ -222,7 +222,8 @@ fn lost(
         return None;
     }
     let left = hosts_toml::strip(mark::body(&hosts.bytes), mirror).ok().flatten()?;
-    let bytes = left.into_bytes();
+    // The line that we put between our entry and theirs.
+    let bytes = left.trim_start_matches('\n').as_bytes().to_vec();
     (!hosts_toml::says_nothing(&bytes)).then_some(Content { bytes, meta: hosts.meta })
 }
 
