@@ -21,7 +21,7 @@ use crate::{
 
 const ETCD: &str = "http://127.0.0.1:2379";
 /// The API server takes 4 s on two idle cores.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Further arguments, as `--name=value`.
 #[derive(Clone, Debug, Default)]

@@ -12,7 +12,7 @@ use super::Cluster;
 use crate::process::POLL;
 
 /// How long a pod may take to run. With 5 s between them the kubelet tries three times.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// When the kubelet asks for an image that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,9 +30,9 @@ fn a_cluster_boots_pulls_from_docker_hub_and_leaves_nothing() -> Told {
         cluster.stages().done("DaemonSet on both nodes");
         pods_and_services_are_reached(cluster).await?;
         cluster.stages().done("pods, Services and exec");
-        a_pod_on_each_node_pulls_from_docker_hub(cluster).await?;
+        let pods = a_pod_on_each_node_pulls_from_docker_hub(cluster).await?;
         cluster.stages().done("a pod on each node from docker.io");
-        println!("{}", cluster.stages());
+        println!("{}\n{}", pods.join("\n"), cluster.stages());
         Ok(())
     })
 }
@@ -41,7 +41,7 @@ async fn a_daemon_set_runs_on_both(cluster: &Cluster) -> Result<()> {
     cluster.apply(DAEMON_SET).await?;
     let path = "/apis/apps/v1/namespaces/default/daemonsets/waiters";
     cluster
-        .wait_for("the DaemonSet is ready", Duration::from_secs(60), async |cluster| {
+        .wait_for("the DaemonSet is ready", Duration::from_mins(1), async |cluster| {
             let set = cluster.get(path).await?.context("it was created")?;
             Ok(set["status"]["numberReady"] == 2)
         })
@@ -75,12 +75,14 @@ async fn pods_and_services_are_reached(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn a_pod_on_each_node_pulls_from_docker_hub(cluster: &Cluster) -> Result<()> {
+/// Returns how long each took, to be printed.
+async fn a_pod_on_each_node_pulls_from_docker_hub(cluster: &Cluster) -> Result<Vec<String>> {
+    let mut told = Vec::new();
     let image = Image::of(&APP, Edition::First)?;
     cluster.upstreams.push_to_docker_hub("library/app:1", &image).await?;
     for node in cluster.nodes() {
         let pod = cluster.pod(node.name(), "docker.io/library/app:1", PullPolicy::Always).await?;
-        println!("{pod} on {}", node.version());
+        told.push(format!("{pod} on {}", node.version()));
         ensure!(pod.image_id.contains(&image.index.digest), "another image: {}", pod.image_id);
         ensure!(pod.was_told("Pulled") && !pod.was_told("Failed"), "{:#?}", pod.events);
         cluster.delete_pod(&pod).await?;
@@ -90,7 +92,7 @@ async fn a_pod_on_each_node_pulls_from_docker_hub(cluster: &Cluster) -> Result<(
         let sent = requests.iter().filter(|request| request.sent(&blob.digest)).count();
         ensure!(sent == cluster.nodes().len(), "{} was sent {sent} times", blob.digest);
     }
-    Ok(())
+    Ok(told)
 }
 
 #[test]
