@@ -107,7 +107,10 @@ async fn an_operator_makes_a_cache(cluster: &Cluster) -> Result<()> {
             Ok(set.is_some_and(|set| set["status"]["desiredNumberScheduled"] == 2))
         })
         .await?;
-    println!("{}", cluster.kubectl(&["get", "pcache,ureg"]).await?);
+    let printed = cluster.kubectl(&["get", "pcache,ureg"]).await?;
+    for column in ["AVAILABLE", "HIT RATE", "REACHABLE", "registry.k8s.io"] {
+        ensure!(printed.contains(column), "kubectl get prints no {column}:\n{printed}");
+    }
     Ok(())
 }
 
