@@ -1,7 +1,7 @@
 # Larder's commands. `demo` and `test` are all that a fresh machine needs: each sets up what it uses.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak lint
+.PHONY: help demo test cluster fuzz soak lint
 
 # Where cargo puts programs.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -23,6 +23,12 @@ test: ## all tests: unit, property, stories with real containerds and registries
 	@echo '==> Building and running all tests (the first time takes minutes)'
 	@cargo test --workspace --no-fail-fast
 	@node-cache/fuzz/run
+
+cluster: ## stories on a real Kubernetes with two nodes (root; the first time builds it, 7 min). Not part of `make test` yet
+	@echo '==> Tools of the cluster'
+	@e2e/setup.sh containerd-1.6 containerd-1.7 containerd-2.4 cri distribution crane etcd kubernetes helm
+	@cargo build --workspace
+	@cargo test --workspace --test cluster -- --ignored
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (20) seconds
 	@e2e/setup.sh cargo-fuzz

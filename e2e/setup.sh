@@ -27,6 +27,8 @@ TXT
 # What the packages are for:
 #   containerd runc  the oldest containerd that is supported (1.6), and the runc of all of them
 #   docker-registry  the upstream registry of most stories
+#   containernetworking-plugins  the pod networks of the cluster stories
+#   nftables         kube-proxy's backend in them
 #   skopeo           a client with an HTTP stack of its own; also copies images
 #   iproute2         network namespaces of the cluster stories
 #   openssl          certificates of the TLS stories
@@ -35,7 +37,7 @@ TXT
 #   xfsprogs         xfs, and the tool that cuts the power of a file system
 #   libfaketime      the clock that jumps
 #   ShellCheck       for `make lint`
-PACKAGES=(containerd runc docker-registry skopeo iproute2 openssl ca-certificates jq zstd xfsprogs libfaketime shellcheck)
+PACKAGES=(containerd runc containernetworking-plugins nftables docker-registry skopeo iproute2 openssl ca-certificates jq zstd xfsprogs libfaketime shellcheck)
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK="# put here by Larder's e2e/setup.sh while packages are installed"
@@ -240,6 +242,13 @@ tools() {
   tool crane "" "-X github.com/google/go-containerregistry/cmd/crane/cmd.Version=VERSION"
   tool conformance
   tool cargo-fuzz
+  # Seven minutes of building, for `make cluster` alone: only if asked for.
+  ((${#wanted[@]} > 0)) || return 0
+  tool etcd
+  # Without a version the API server says v0.0.0-master, and clients refuse to compare.
+  local build_info="k8s.io/component-base/version"
+  tool kubernetes "" "-X $build_info.gitVersion=vVERSION -X $build_info.gitMajor=1 -X $build_info.gitMinor=36"
+  tool helm "" "-X helm.sh/helm/v4/internal/version.version=vVERSION"
 }
 
 main() {

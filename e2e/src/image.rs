@@ -6,6 +6,8 @@
 mod files;
 mod layer;
 mod layout;
+mod program;
+pub mod static_image;
 
 use std::{
     collections::BTreeSet,
@@ -20,9 +22,10 @@ use anyhow::{Context, Result};
 use crate::{digest, process, tools};
 pub use layer::Codec;
 pub use layout::verify;
+pub use program::waiting as waiting_program;
 
 /// Part of the name under which images are kept: raise it when they are built differently.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// What an image is made of.
 #[derive(Debug)]
@@ -30,11 +33,27 @@ pub struct Recipe {
     name: &'static str,
     /// Codec and compressed megabytes of each layer. The last one is the edition's own.
     layers: &'static [(Codec, u64)],
+    /// Whether a container can be made of it: it then waits until it is told to stop.
+    runs: bool,
 }
 
 /// Three layers, about 4 MB: quick to pull.
-pub const SMALL: Recipe =
-    Recipe { name: "small", layers: &[(Codec::Gzip, 2), (Codec::Zstd, 2), (Codec::Gzip, 0)] };
+pub const SMALL: Recipe = Recipe {
+    name: "small",
+    layers: &[(Codec::Gzip, 2), (Codec::Zstd, 2), (Codec::Gzip, 0)],
+    runs: false,
+};
+
+/// The same as [`SMALL`] for pods: its program waits for SIGTERM, or ends at once when the first
+/// argument is `done`.
+pub const APP: Recipe = Recipe {
+    name: "app",
+    layers: &[(Codec::Gzip, 2), (Codec::Zstd, 2), (Codec::Gzip, 0)],
+    runs: true,
+};
+
+/// One layer with that program and nothing else: what keeps a pod's namespaces.
+pub const PAUSE: Recipe = Recipe { name: "pause", layers: &[(Codec::Gzip, 0)], runs: true };
 
 /// Four images of four layers, about 5 MB each; with both editions eight, two of which share all
 /// layers but the last.
@@ -43,7 +62,7 @@ pub const SHELF: [Recipe; 4] =
 
 const fn shelf(name: &'static str) -> Recipe {
     let layers = &[(Codec::Gzip, 1), (Codec::Zstd, 3), (Codec::Gzip, 1), (Codec::Zstd, 0)];
-    Recipe { name, layers }
+    Recipe { name, layers, runs: false }
 }
 
 /// Six layers, about 300 MB: what a language runtime with its libraries looks like.
@@ -57,6 +76,7 @@ pub const BIG: Recipe = Recipe {
         (Codec::Zstd, 24),
         (Codec::Gzip, 4),
     ],
+    runs: false,
 };
 
 /// One of the images of a layout.

@@ -6,9 +6,11 @@
 //! [`clients`] pull. Programs are found by [`tools`] and started by [`process`], which also ends
 //! them. [`disk`] is a disk that may break, [`snapshot`] sees what changed in a folder, [`soak`]
 //! keeps count of what runs many times, [`certificates`] are of an authority that nobody trusts.
+//! A [`cluster`] is a whole Kubernetes.
 
 pub mod certificates;
 pub mod clients;
+pub mod cluster;
 pub mod configurator;
 pub mod containerd;
 pub mod digest;

@@ -15,6 +15,7 @@ pub use access_log::Request;
 
 use crate::{
     certificates::Certificates,
+    cluster::Certificate,
     process::{self, Daemon, eventually},
     tools,
 };
@@ -37,7 +38,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// An upstream registry on loopback with storage of its own.
+/// An upstream registry with storage of its own.
 pub struct Registry {
     kind: Kind,
     folder: PathBuf,
@@ -46,12 +47,25 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts an empty one. Answers when this returns.
+    /// Starts an empty one on a free port. Answers when this returns.
     pub async fn start(kind: Kind, folder: &Path) -> Result<Self> {
-        let address = free_address()?;
+        Self::start_at(kind, folder, free_address()?, None).await
+    }
+
+    /// Starts an empty one on an address, with TLS if there is a certificate. Answers when this
+    /// returns.
+    pub async fn start_at(
+        kind: Kind,
+        folder: &Path,
+        address: SocketAddr,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self> {
+        let tls = certificate.map_or_else(String::new, |Certificate { certificate, key }| {
+            format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display())
+        });
         fs::create_dir_all(folder.join("storage"))?;
         let mut registry = Self { kind, folder: folder.to_owned(), address, daemon: None };
-        registry.configure("")?;
+        registry.configure(&tls)?;
         registry.start_again().await?;
         Ok(registry)
     }

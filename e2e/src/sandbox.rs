@@ -7,14 +7,14 @@
 
 use std::{
     any::Any,
-    fmt,
+    env, fmt,
     fs::{self, File},
     io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr},
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Stdio, id as own_pid},
     sync::{Condvar, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -33,6 +33,11 @@ use crate::{
 const PATIENCE: Duration = Duration::from_mins(5);
 /// The same for one that `make soak` tells many times over.
 const SOAK_PATIENCE: Duration = Duration::from_hours(3);
+
+/// Of the folders, before the id of the process that tells.
+const PREFIX: &str = "larder-e2e-";
+/// The variable that keeps the folder of a failed story.
+const KEEP: &str = "LARDER_KEEP";
 
 /// What one story has to itself.
 pub struct Sandbox {
@@ -82,24 +87,35 @@ pub fn story<F>(tell: F) -> Told
 where
     F: AsyncFnOnce(&Sandbox) -> Result<()> + Send,
 {
+    story_of(if Soak::is_full() { SOAK_PATIENCE } else { PATIENCE }, tell)
+}
+
+/// As [`story`], for one that may take another time.
+pub(crate) fn story_of<F>(patience: Duration, tell: F) -> Told
+where
+    F: AsyncFnOnce(&Sandbox) -> Result<()> + Send,
+{
     let _turn = Turn::take();
     let name = thread::current().name().unwrap_or("story").to_owned();
     thread::scope(|scope| {
-        let teller = thread::Builder::new().name(name).spawn_scoped(scope, || tell_alone(tell))?;
+        let teller =
+            thread::Builder::new().name(name).spawn_scoped(scope, || tell_alone(patience, tell))?;
         teller.join().map_err(|panic| anyhow!("{}", message(&*panic)))?
     })
     .map_err(|error: anyhow::Error| Failure(format!("{error:#}")))
 }
 
-fn tell_alone<F: AsyncFnOnce(&Sandbox) -> Result<()>>(tell: F) -> Result<()> {
+fn tell_alone<F>(patience: Duration, tell: F) -> Result<()>
+where
+    F: AsyncFnOnce(&Sandbox) -> Result<()>,
+{
     enter_own_network().context("a network namespace of its own")?;
-    let folder = tempfile::Builder::new().prefix("larder-e2e-").tempdir()?;
+    let folder = tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", own_pid())).tempdir()?;
     let mut sandbox = Sandbox { folder };
     // One thread only: processes are tied to the thread that starts them (process::command).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let told = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
-            let patience = if Soak::is_full() { SOAK_PATIENCE } else { PATIENCE };
             let told = tokio::time::timeout(patience, tell(&sandbox)).await;
             told.unwrap_or_else(|_| Err(anyhow!("the story hangs: not over after {patience:?}")))
         })
@@ -107,9 +123,24 @@ fn tell_alone<F: AsyncFnOnce(&Sandbox) -> Result<()>>(tell: F) -> Result<()> {
     let told = told.unwrap_or_else(|panic| Err(anyhow!("{}", message(&*panic))));
     told.map_err(|error| {
         let logs = logs(sandbox.folder.path());
-        sandbox.folder.disable_cleanup(std::env::var_os("LARDER_KEEP").is_some());
+        sandbox.folder.disable_cleanup(env::var_os(KEEP).is_some());
         anyhow!("{error:#}\n{logs}")
     })
+}
+
+/// Removes the folders of stories that were killed. Not those that somebody wants to keep.
+pub(crate) fn sweep() {
+    if env::var_os(KEEP).is_some() {
+        return;
+    }
+    for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let teller = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+        if teller.is_some_and(|(pid, _)| !Path::new("/proc").join(pid).exists()) {
+            // safe to ignore: the next one tries again
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The ends of the `*.log` files in the folders of a sandbox.
@@ -127,7 +158,7 @@ fn logs(folder: &Path) -> String {
     ends.join("\n")
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,

@@ -40,6 +40,25 @@ pub enum Command {
     Configure(ConfigureArgs),
     /// Take away what `configure` wrote and bring back what was there before.
     Withdraw(WithdrawArgs),
+    /// Give the store's folder to the user that `serve` runs as; needs the capability CHOWN.
+    Own(OwnArgs),
+}
+
+/// Flags of `own`.
+#[derive(Debug, Args)]
+pub struct OwnArgs {
+    /// Folder of the store. Links in it are not followed, and no other file system is entered.
+    #[arg(long, env = "LARDER_DATA")]
+    pub data: PathBuf,
+    /// User that gets it.
+    #[arg(long, env = "LARDER_UID", default_value_t = 50555)]
+    pub uid: u32,
+    /// Group that gets it.
+    #[arg(long, env = "LARDER_GID", default_value_t = 50555)]
+    pub gid: u32,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// Flags of `serve`.

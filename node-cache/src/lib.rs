@@ -23,6 +23,7 @@ pub mod housekeeping;
 pub mod metrics;
 pub mod mirror;
 pub mod oci;
+pub mod own;
 pub mod server;
 pub mod store;
 pub mod telemetry;

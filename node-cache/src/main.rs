@@ -7,8 +7,10 @@ use larder_node_cache::{
     app,
     args::{Cli, Command, LogArgs},
     mirror::{agent, once, once::Exit},
+    own::{self, Owner},
     telemetry,
 };
+use rustix::fs::{Gid, Uid};
 
 /// For looks at the disk. As many as a disk can use at once; each costs memory of its own, and
 /// tokio's 512 cost 30 MiB more with 256 open streams.
@@ -45,6 +47,17 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Withdraw(args) => {
             telemetry::init(args.log.log, &args.log.log_level)?;
             once::withdraw(&args)
+        }
+        Command::Own(args) => {
+            telemetry::init(args.log.log, &args.log.log_level)?;
+            let owner = Owner { uid: Uid::from_raw(args.uid), gid: Gid::from_raw(args.gid) };
+            let done = own::give(&args.data, owner)?;
+            tracing::info!(
+                changed = done.changed,
+                skipped = done.skipped,
+                "the store has its owner"
+            );
+            Ok(Exit::Effective)
         }
     }
 }

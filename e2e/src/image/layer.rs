@@ -1,18 +1,17 @@
 //! One layer: files -> tar -> compressed -> blob.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 
-use super::{Object, files::Source, layout::blob_path};
+use super::{Object, layout::blob_path};
 use crate::digest::Hashing;
-
-const MEGABYTE: u64 = 1_000_000;
 
 /// How a layer is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,55 +86,64 @@ impl Write for Encoder {
     }
 }
 
-/// Writes a layer of `megabytes` (compressed): a file `etc/larder` that says `label`, then as many
-/// of `sources` as it takes.
-pub(super) fn build(
-    layout: &Path,
+/// A layer that is being written. The same files make the same bytes on every machine: no owner,
+/// no time.
+pub(super) struct Writer {
+    layout: PathBuf,
     codec: Codec,
-    megabytes: u64,
-    label: &str,
-    sources: &mut impl Iterator<Item = Source>,
-) -> Result<Layer> {
-    let unnamed = layout.join("layer");
-    let blob = Hashing::new(BufWriter::new(File::create(&unnamed)?));
-    let mut archive = tar::Builder::new(Hashing::new(Encoder::new(codec, blob)?));
+    archive: tar::Builder<Hashing<Encoder>>,
+    folders: BTreeSet<PathBuf>,
+}
 
-    let text = format!("{label}\n");
-    let mut header = header(text.len() as u64, 0o644);
-    archive.append_data(&mut header, "etc/larder", text.as_bytes())?;
-    while archive.get_ref().inner().size() < megabytes * MEGABYTE {
-        let Some(source) = sources.next() else { break };
-        append(&mut archive, &source)
-            .with_context(|| format!("packing {}", source.path.display()))?;
+impl Writer {
+    /// An empty layer of a layout.
+    pub(super) fn new(layout: &Path, codec: Codec) -> Result<Self> {
+        let blob = Hashing::new(BufWriter::new(File::create(layout.join("layer"))?));
+        let archive = tar::Builder::new(Hashing::new(Encoder::new(codec, blob)?));
+        Ok(Self { layout: layout.to_owned(), codec, archive, folders: BTreeSet::new() })
     }
 
-    let (encoder, diff_id) = archive.into_inner()?.finish();
-    let blob = encoder.finish()?;
-    let size = blob.size();
-    let (mut file, digest) = blob.finish();
-    file.flush()?;
-    fs::rename(&unnamed, blob_path(layout, &digest))?;
-    Ok(Layer { blob: Object { digest, size }, media_type: codec.media_type(), diff_id })
+    /// Adds a file, and before it the folders above it: a runtime would make them on its own, but
+    /// not each one with the same mode.
+    pub(super) fn file(&mut self, name: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
+        let mut above: Vec<_> = name.ancestors().skip(1).collect();
+        above.retain(|folder| !folder.as_os_str().is_empty());
+        for folder in above.into_iter().rev() {
+            if self.folders.insert(folder.to_owned()) {
+                let mut header = header(0, 0o755);
+                header.set_entry_type(tar::EntryType::Directory);
+                self.archive.append_data(&mut header, folder, io::empty())?;
+            }
+        }
+        self.archive.append_data(&mut header(bytes.len() as u64, mode), name, bytes)?;
+        Ok(())
+    }
+
+    /// Compressed bytes so far.
+    pub(super) fn size(&self) -> u64 {
+        self.archive.get_ref().inner().size()
+    }
+
+    /// Puts it among the blobs.
+    pub(super) fn finish(self) -> Result<Layer> {
+        let (encoder, diff_id) = self.archive.into_inner()?.finish();
+        let blob = encoder.finish()?;
+        let size = blob.size();
+        let (mut file, digest) = blob.finish();
+        file.flush()?;
+        fs::rename(self.layout.join("layer"), blob_path(&self.layout, &digest))
+            .with_context(|| format!("keeping layer {digest}"))?;
+        let media_type = self.codec.media_type();
+        Ok(Layer { blob: Object { digest, size }, media_type, diff_id })
+    }
 }
 
-fn append(archive: &mut tar::Builder<impl Write>, source: &Source) -> Result<()> {
-    // Read whole: a file that grows under way would break the archive.
-    let Ok(bytes) = fs::read(&source.path) else {
-        return Ok(());
-    };
-    let executable = source.name.starts_with("usr/bin");
-    let mut header = header(bytes.len() as u64, if executable { 0o755 } else { 0o644 });
-    archive.append_data(&mut header, &source.name, bytes.as_slice())?;
-    Ok(())
-}
-
-/// The same on every machine: no owner, no time of its own.
 fn header(size: u64, mode: u32) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_size(size);
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    header.set_mtime(1_700_000_000);
+    header.set_mtime(0);
     header
 }

@@ -10,18 +10,25 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Edition, Image, Object, Recipe, files,
-    layer::{self, Codec, Layer},
+    Edition, Image, Object, Recipe,
+    files::{self, Source},
+    layer::{Codec, Layer, Writer},
+    program,
 };
 use crate::digest;
+
+const MEGABYTE: u64 = 1_000_000;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const TAG: &str = "org.opencontainers.image.ref.name";
 
+/// Where the program of an image that runs is.
+const PROGRAM: &str = "/wait";
+
 /// The platform that containerd on this machine pulls, in Go's words.
-fn this_platform() -> &'static str {
+pub(super) fn this_platform() -> &'static str {
     match std::env::consts::ARCH {
         "aarch64" => "arm64",
         _ => "amd64",
@@ -41,56 +48,109 @@ pub(super) fn blob_path(layout: &Path, digest: &str) -> PathBuf {
 
 /// Writes the layout of a recipe into an empty folder.
 pub(super) fn build(layout: &Path, recipe: &Recipe, editions: &[Edition]) -> Result<()> {
-    fs::create_dir_all(layout.join("blobs/sha256"))?;
+    create(layout)?;
     let mut sources = files::endless()?;
+    let program = if recipe.runs { Some(program::waiting()?) } else { None };
     let Some(((last_codec, last_size), shared)) = recipe.layers.split_last() else {
         return Ok(());
     };
     let mut layers = Vec::new();
     for (number, (codec, megabytes)) in shared.iter().enumerate() {
         let label = format!("{} layer {number}", recipe.name);
-        layers.push(layer::build(layout, *codec, *megabytes, &label, &mut sources)?);
+        layers.push(filled(layout, *codec, *megabytes, &label, None, &mut sources)?);
     }
-    let mut tagged = Vec::new();
+    let mut images = Vec::new();
     for edition in editions {
         let label = format!("{} {}", recipe.name, edition.tag());
         let mut own = layers.clone();
-        own.push(layer::build(layout, *last_codec, *last_size, &label, &mut sources)?);
+        let program = program.as_deref();
+        own.push(filled(layout, *last_codec, *last_size, &label, program, &mut sources)?);
         let foreign = format!("{label} elsewhere");
-        let foreign = layer::build(layout, Codec::Gzip, 0, &foreign, &mut sources)?;
-        let mut index = write_json(
+        let foreign = filled(layout, Codec::Gzip, 0, &foreign, None, &mut sources)?;
+        let config = json!({
+            "Cmd": [if recipe.runs { PROGRAM } else { "/usr/bin/true" }],
+            "Labels": { "dev.larder.edition": edition.tag() },
+        });
+        let index = write_json(
             layout,
             INDEX,
             &json!({
                 "schemaVersion": 2,
                 "mediaType": INDEX,
                 "manifests": [
-                    manifest(layout, other_platform(), edition.tag(), &[foreign])?,
-                    manifest(layout, this_platform(), edition.tag(), &own)?,
+                    manifest(layout, other_platform(), &config, &[foreign])?,
+                    manifest(layout, this_platform(), &config, &own)?,
                 ],
             }),
         )?;
-        index["annotations"] = json!({ TAG: edition.tag() });
-        tagged.push(index);
+        images.push(tagged(index, edition.tag()));
     }
+    finish(layout, &images)
+}
+
+/// The folders of an empty layout.
+pub(super) fn create(layout: &Path) -> Result<()> {
+    let folder = layout.join("blobs/sha256");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))
+}
+
+/// What makes a folder of blobs a layout: the list of its images.
+pub(super) fn finish(layout: &Path, tagged: &[Value]) -> Result<()> {
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": tagged });
     fs::write(layout.join("index.json"), index.to_string())?;
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
     Ok(())
 }
 
+/// A descriptor with the name under which clients find it in a layout.
+pub(super) fn tagged(mut descriptor: Value, tag: &str) -> Value {
+    descriptor["annotations"] = json!({ TAG: tag });
+    descriptor
+}
+
+/// Writes a layer of `megabytes` (compressed): a file `etc/larder` that says `label`, the program
+/// if there is one, then as many of `sources` as it takes.
+fn filled(
+    layout: &Path,
+    codec: Codec,
+    megabytes: u64,
+    label: &str,
+    program: Option<&[u8]>,
+    sources: &mut impl Iterator<Item = Source>,
+) -> Result<Layer> {
+    let mut layer = Writer::new(layout, codec)?;
+    layer.file(Path::new("etc/larder"), 0o644, format!("{label}\n").as_bytes())?;
+    if let Some(program) = program {
+        layer.file(Path::new(PROGRAM.trim_start_matches('/')), 0o755, program)?;
+    }
+    while layer.size() < megabytes * MEGABYTE {
+        let Some(source) = sources.next() else { break };
+        // Read whole: a file that grows under way would break the archive.
+        let Ok(bytes) = fs::read(&source.path) else { continue };
+        let mode = if source.name.starts_with("usr/bin") { 0o755 } else { 0o644 };
+        let packed = layer.file(&source.name, mode, &bytes);
+        packed.with_context(|| format!("packing {}", source.path.display()))?;
+    }
+    layer.finish()
+}
+
 /// Writes configuration and manifest; returns the manifest's descriptor with its platform.
-fn manifest(layout: &Path, architecture: &str, label: &str, layers: &[Layer]) -> Result<Value> {
+pub(super) fn manifest(
+    layout: &Path,
+    architecture: &str,
+    config: &Value,
+    layers: &[Layer],
+) -> Result<Value> {
     let diff_ids: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
-    let history: Vec<_> = layers.iter().map(|_| json!({ "created_by": "larder-e2e" })).collect();
+    let history: Vec<_> = layers.iter().map(|_| json!({ "created_by": "larder" })).collect();
     let config = write_json(
         layout,
         CONFIG,
         &json!({
             "architecture": architecture,
             "os": "linux",
-            "created": "2023-11-14T22:13:20Z",
-            "config": { "Cmd": ["/usr/bin/true"], "Labels": { "dev.larder.edition": label } },
+            "created": "1970-01-01T00:00:00Z",
+            "config": config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
             "history": history,
         }),

@@ -138,7 +138,9 @@ impl Agent {
                     let what = if change.after.is_some() { "wrote" } else { "removed" };
                     tracing::info!(path = %change.path.display(), "{what}");
                 }
-                if self.answers {
+                // Without a document nothing was written, and what an older process left is to
+                // be taken over when there is one.
+                if self.answers && loaded.config.is_some() {
                     self.takeover = false;
                     self.wrote = Some(done.certs_dir);
                 }

@@ -90,7 +90,7 @@ pub enum CertsDirError {
 impl CertsDirError {
     /// Whether the folder went away under us: as a mount point it does not come back by itself.
     pub fn is_dead_mount(&self) -> bool {
-        let dead = [Errno::NOENT, Errno::ROFS, Errno::STALE];
+        let dead = [Errno::NOENT, Errno::STALE];
         matches!(self, Self::Io { source, .. }
             if dead.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error())))
     }
@@ -246,7 +246,18 @@ impl CertsDir {
             return Ok(());
         }
         file::remove(&marker)?;
-        at("cannot remove", &self.path, fs::remove_dir(&self.path))
+        match fs::remove_dir(&self.path) {
+            // Somebody uses it after all, or it is a mount point of our own pod: it stays.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                ) =>
+            {
+                Ok(())
+            }
+            other => at("cannot remove", &self.path, other),
+        }
     }
 }
 

@@ -6,14 +6,18 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item, Table};
 
-/// Longest file that is merged. Real ones have a few hundred bytes.
+/// Longest file that is read. Real ones have a few hundred bytes.
 pub const MAX_SIZE: usize = 1 << 20;
+
+/// What our entry and the line with our mark may add at most: the merged file must not be longer
+/// than what is read, or it would not be known for ours.
+const ADDED: usize = 4096;
 
 /// Why an existing `hosts.toml` has to be left alone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unmergeable {
-    /// Longer than [`MAX_SIZE`].
-    #[error("it is larger than 1 MiB")]
+    /// Longer than [`MAX_SIZE`], or merged it would be.
+    #[error("it is larger than 1 MiB, our entry included; make it smaller")]
     TooLarge,
     /// Not text.
     #[error("it is not UTF-8 text")]
@@ -64,6 +68,9 @@ pub fn merge(original: Option<&[u8]>, mirror: &str) -> Result<String, Unmergeabl
     if original.starts_with("\u{feff}".as_bytes()) {
         return Err(Unmergeable::ByteOrderMark);
     }
+    if original.len() > MAX_SIZE - ADDED {
+        return Err(Unmergeable::TooLarge);
+    }
     let text = text(original)?;
     let parsed = Parsed::of(text)?;
     if let Ok(document) = Document::parse(text) {
@@ -90,8 +97,16 @@ pub fn strip(body: &[u8], mirror: Option<&str>) -> Result<Option<String>, Unmerg
     let parsed = Parsed::of(text)?;
     let ours = parsed.hosts.iter().find(|host| match mirror {
         Some(mirror) => same_address(host, mirror),
-        None => host.starts_with("http://127.0.0.1:"),
+        None => is_loopback(host),
     });
+    // Somebody may have put another cache of this node in front: ours has the keys that we write.
+    let as_we_write = |(host, range): &&(String, Range<usize>)| {
+        is_loopback(host) && text[range.clone()].contains(OUR_KEYS)
+    };
+    let ours = match mirror {
+        None => parsed.sections.iter().find(as_we_write).map(|(host, _)| host).or(ours),
+        Some(_) => ours,
+    };
     let mut left = String::new();
     let mut end = 0;
     for (host, range) in &parsed.sections {
@@ -156,11 +171,15 @@ fn strings(item: &Item, into: &mut Vec<String>) {
     }
 }
 
+const OUR_KEYS: &str = "capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"1s\"";
+
+fn is_loopback(host: &str) -> bool {
+    host.starts_with("http://127.0.0.1:")
+}
+
 fn entry(mirror: &str) -> String {
     // A basic string of TOML and of Rust escape alike what an address can contain.
-    format!(
-        "[host.{mirror:?}]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"1s\"\n"
-    )
+    format!("[host.{mirror:?}]\n  {OUR_KEYS}\n")
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Unmergeable> {

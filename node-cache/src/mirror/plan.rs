@@ -164,12 +164,18 @@ pub fn plan(seen: &Seen, want: &Want<'_>) -> Result<Plan, Refusal> {
             Some(mark) => {
                 let inherited =
                     if folder.created && kept.is_none() { inherited(seen, want)? } else { None };
-                let known = kept.or(inherited.as_ref());
+                let lost = if kept.is_none() {
+                    lost(folder, &mark, hosts, Some(want.mirror))
+                } else {
+                    None
+                };
+                let known = kept.or(inherited.as_ref()).or(lost.as_ref());
                 let (damaged, edited) = match changes(&mark, hosts, known, Some(want.mirror)) {
                     Ok(edited) => (false, edited),
                     Err(problem) if is_ignored(&problem) => (true, None),
                     Err(problem) => return Err(Refusal(by_hand(&problem))),
                 };
+                let edited = edited.or_else(|| lost.clone());
                 let original = edited.as_ref().or(known);
                 not_shadowing(folder, original)?;
                 foreign(original, want)?;
@@ -203,6 +209,22 @@ fn changes(
     mirror: Option<&str>,
 ) -> Result<Option<Content>, Unmergeable> {
     if mark.intact { Ok(None) } else { edited(hosts, known, mirror) }
+}
+
+/// What was merged into a file of ours whose copy of the original somebody took away.
+fn lost(
+    folder: &SeenFolder,
+    mark: &mark::Mark,
+    hosts: &Content,
+    mirror: Option<&str>,
+) -> Option<Content> {
+    if folder.created || !mark.intact {
+        return None;
+    }
+    let left = hosts_toml::strip(mark::body(&hosts.bytes), mirror).ok().flatten()?;
+    // The line that we put between our entry and theirs.
+    let bytes = left.trim_start_matches('\n').as_bytes().to_vec();
+    (!hosts_toml::says_nothing(&bytes)).then_some(Content { bytes, meta: hosts.meta })
 }
 
 /// Whether containerd makes nothing of such a file at all, so that nothing in it is in force.
@@ -333,6 +355,9 @@ pub fn undo(folder: &SeenFolder, next: Option<&SeenFolder>, owner: &Owner) -> Un
             }
             Some(mark) => match changes(&mark, hosts, kept.or(next), None) {
                 Ok(Some(content)) if !content.bytes.is_empty() => Undo::Rewrite(content),
+                Ok(_) if kept.is_none() => {
+                    lost(folder, &mark, hosts, None).map_or_else(gone, Undo::Rewrite)
+                }
                 Ok(_) => gone(),
                 Err(problem) if is_ignored(&problem) => Undo::Damaged(Box::new(gone())),
                 Err(problem) => Undo::Leave(by_hand(&problem)),

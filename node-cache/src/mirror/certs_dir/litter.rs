@@ -29,7 +29,9 @@ impl CertsDir {
 
     pub(super) fn remove_folder(&self, path: &Path, name: &str) -> Result<(), CertsDirError> {
         let gone = self.path.join(format!("{GONE}{name}"));
-        discard(&gone)?;
+        if is_folder(&gone) {
+            self.finish_removal(&gone, name)?;
+        }
         at("cannot remove", path, fs::rename(path, &gone))?;
         file::sync(&self.path)?;
         self.finish_removal(&gone, name)
@@ -40,8 +42,9 @@ impl CertsDir {
     fn finish_removal(&self, gone: &Path, name: &str) -> Result<(), CertsDirError> {
         let theirs = match file::read(&gone.join(HOSTS)) {
             Ok(Slot::File(hosts)) => !mark::is_intact(&hosts.bytes),
-            Ok(Slot::Odd(_)) => true,
-            Ok(Slot::Absent) | Err(_) => false,
+            // Ours can be read.
+            Ok(Slot::Odd(_)) | Err(_) => true,
+            Ok(Slot::Absent) => false,
         };
         if theirs {
             file::remove(&gone.join(CREATED))?;

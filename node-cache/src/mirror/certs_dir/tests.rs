@@ -252,6 +252,41 @@ fn what_is_not_a_plain_file_or_folder_is_left_alone_and_named() {
 }
 
 #[test]
+fn a_file_that_would_be_too_large_with_our_entry_is_left_alone() {
+    for size in [1 << 20, (1 << 20) - 200] {
+        let case = Case::new();
+        let comment = format!("#{}\n", "x".repeat(size - FOREIGN.len() - 2));
+        case.put("docker.io/hosts.toml", &format!("{comment}{FOREIGN}"));
+        case.is_left_alone("docker.io", "1 MiB");
+    }
+    let case = Case::new();
+    let comment = format!("#{}\n", "x".repeat((1 << 20) - 8192));
+    case.put("docker.io/hosts.toml", &format!("{FOREIGN}{comment}"));
+    let before = case.tree();
+    case.write(&["docker.io"]);
+    let (certs_dir, anybody) = (case.certs(), Owner::Any);
+    assert_eq!(case.again(&["docker.io"]).changes, []);
+    round::withdraw(&certs_dir, &anybody, false).unwrap();
+    assert_eq!(case.tree(), before);
+}
+
+#[test]
+fn the_entries_of_others_outlive_the_copy_that_we_keep_of_them() {
+    let kept = "docker.io/hosts.toml.larder-original";
+    let case = Case::new();
+    case.put("docker.io/hosts.toml", OTHER);
+    case.write(&["docker.io"]);
+    fs::remove_file(case.path(kept)).unwrap();
+    case.again(&["docker.io"]);
+    case.is_mirrored("docker.io/hosts.toml", Some(OTHER));
+    assert_eq!(case.get(kept).trim(), OTHER.trim());
+
+    fs::remove_file(case.path(kept)).unwrap();
+    round::withdraw(&case.certs(), &Owner::Any, false).unwrap();
+    assert_eq!(case.get("docker.io/hosts.toml").trim(), OTHER.trim());
+}
+
+#[test]
 fn a_mirror_that_was_written_over_ours_is_the_new_original() {
     let case = Case::new();
     case.put("docker.io/hosts.toml", FOREIGN);

@@ -1,0 +1,27 @@
+{{- define "larder.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "larder.selector" -}}
+app.kubernetes.io/name: larder-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "larder.labels" -}}
+{{ include "larder.selector" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: larder
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* One lease and one set of node caches for a namespace: names need not carry the release's. */}}
+{{- define "larder.name" -}}larder-operator{{- end -}}

@@ -1,0 +1,204 @@
+//! What the node caches say about themselves: `GET /report` of every ready pod.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use larder_crds::{node::NodeReport, resources::NodeReason};
+
+use crate::{condition::shorten, labels, proxy_cache::plan::REPORT_TOKEN, world::World};
+
+/// Reports that are asked for at once.
+const AT_ONCE: usize = 64;
+/// Until a whole report is there.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The bound of formats.md 3; a node that sends more is not believed.
+const MAX_REPORT: usize = 256 << 10;
+/// Between two polls, give or take a fifth, so that two operators do not meet.
+const PERIOD: Duration = Duration::from_secs(15);
+/// While a node has not taken over its configuration.
+const HURRIED: Duration = Duration::from_secs(2);
+
+/// What one node cache said when it was last asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Its report, or why there is none.
+    pub report: Result<NodeReport, (NodeReason, String)>,
+}
+
+/// The answers of all node caches, by UID of the pod.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    answers: HashMap<String, Answer>,
+    polls: u64,
+}
+
+impl Fleet {
+    /// The answers, and how often everybody was asked.
+    pub fn answers(&self) -> (HashMap<String, Answer>, u64) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.answers.clone(), known.polls)
+    }
+
+    /// Asks everybody again and again.
+    pub async fn poll(self, world: World, http: reqwest::Client) {
+        loop {
+            self.poll_once(&world, &http).await;
+            world.touch();
+            let pending = world.pods.state().iter().any(|pod| self.is_pending(pod));
+            let wait = if pending { HURRIED } else { PERIOD.mul_f64(0.8 + 0.4 * random()) };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn poll_once(&self, world: &World, http: &reqwest::Client) {
+        let ready: Vec<_> = world.pods.state().into_iter().filter(|pod| is_ready(pod)).collect();
+        let asked = ready.iter().map(|pod| async {
+            let uid = pod.uid().unwrap_or_default();
+            let report = ask(pod, world, http).await;
+            (uid, Answer { report })
+        });
+        let answers =
+            stream::iter(asked).buffer_unordered(AT_ONCE).collect::<HashMap<_, _>>().await;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.answers = answers;
+        known.polls += 1;
+    }
+
+    /// Whether a pod should have a configuration that it does not report yet.
+    fn is_pending(&self, pod: &Pod) -> bool {
+        let Some(wanted) = pod.annotations().get(labels::CONFIG_HASH) else {
+            return false;
+        };
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = pod.uid().and_then(|uid| known.answers.get(&uid).cloned());
+        answer.is_some_and(|answer| answer.report.is_ok_and(|report| report.config_hash != *wanted))
+    }
+}
+
+/// Whether the kubelet says that the pod is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+type Asked = Result<NodeReport, (NodeReason, String)>;
+
+async fn ask(pod: &Pod, world: &World, http: &reqwest::Client) -> Asked {
+    let silent = |message: String| (NodeReason::NotReporting, message);
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+    let address = address.ok_or_else(|| silent("its pod has no address".to_owned()))?;
+    let port = pod.annotations().get(labels::ADMIN_PORT).map_or("5056", String::as_str);
+    let host = if address.contains(':') { format!("[{address}]") } else { address };
+    let cache = pod.labels().get(labels::CACHE).cloned().unwrap_or_default();
+    let secret = world.secret(&labels::object_name(&cache));
+    let token = secret.as_ref().and_then(|secret| secret.data.as_ref()?.get(REPORT_TOKEN));
+    let token =
+        token.map(|token| String::from_utf8_lossy(&token.0).into_owned()).unwrap_or_default();
+    let request = http.get(format!("http://{host}:{port}/report")).bearer_auth(token);
+    let answer = tokio::time::timeout(PATIENCE, receive(request)).await;
+    let body =
+        answer.map_err(|_| silent(format!("no report within {} s", PATIENCE.as_secs())))??;
+    let report = read(&body).map_err(|message| (NodeReason::ReportInvalid, message))?;
+    // A pod that took the port over from this one speaks for itself.
+    if Some(&report.instance) != pod.uid().as_ref() {
+        let message =
+            format!("another instance answers on port {port}: {:?}", shorten(report.instance, 64));
+        return Err((NodeReason::ReportInvalid, message));
+    }
+    Ok(report)
+}
+
+async fn receive(request: reqwest::RequestBuilder) -> Result<Vec<u8>, (NodeReason, String)> {
+    let silent = |error: reqwest::Error| {
+        (NodeReason::NotReporting, crate::world::error_chain(&error.without_url()))
+    };
+    let answer = request.send().await.map_err(silent)?;
+    if !answer.status().is_success() {
+        return Err((
+            NodeReason::NotReporting,
+            format!("its report is refused: {}", answer.status()),
+        ));
+    }
+    let mut body = Vec::new();
+    let mut pieces = answer.bytes_stream();
+    while let Some(piece) = pieces.next().await {
+        body.extend_from_slice(&piece.map_err(silent)?);
+        if body.len() > MAX_REPORT {
+            return Err((
+                NodeReason::ReportInvalid,
+                format!("its report is over {MAX_REPORT} bytes"),
+            ));
+        }
+    }
+    Ok(body)
+}
+
+/// Reads a report. Whatever is in it may be a lie: texts are cut, and it is never more than numbers
+/// and texts.
+fn read(body: &[u8]) -> Result<NodeReport, String> {
+    let mut report: NodeReport = serde_json::from_slice(body)
+        .map_err(|error| format!("its report cannot be read: {error}"))?;
+    let clean = |text: &mut String| {
+        let visible: String = text.chars().filter(|c| !c.is_control()).collect();
+        *text = shorten(visible, 512);
+    };
+    for text in
+        [&mut report.instance, &mut report.node, &mut report.version, &mut report.config_hash]
+    {
+        clean(text);
+    }
+    for text in [&mut report.mirror.state, &mut report.mirror.reason, &mut report.store.state] {
+        clean(text);
+    }
+    for upstream in report.upstreams.values_mut() {
+        clean(&mut upstream.last_error);
+    }
+    Ok(report)
+}
+
+/// Between 0 and 1.
+fn random() -> f64 {
+    let mut bytes = [0; 2];
+    // Without randomness operators poll in step, which does no harm.
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return 0.5;
+    }
+    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = r#"{"apiVersion": "node.larder.dev/v1alpha1", "instance": "u", "version": "9",
+        "configHash": "h", "store": {}, "newField": 1, "upstreams": {"docker.io": {"lastError": "a\u001b[31mb"}}}"#;
+
+    #[test]
+    fn a_report_of_a_newer_node_cache_is_read_and_cleaned() {
+        let report = read(REPORT.as_bytes()).unwrap();
+        assert_eq!(report.upstreams["docker.io"].last_error, "a[31mb");
+        assert_eq!(report.store.used_bytes, 0);
+    }
+
+    #[test]
+    fn what_is_no_report_says_so() {
+        for body in ["", "[]", "{}", "{\"apiVersion\": 1}"] {
+            assert!(
+                read(body.as_bytes()).unwrap_err().starts_with("its report cannot be read"),
+                "{body}"
+            );
+        }
+    }
+}
