@@ -18,7 +18,7 @@ fn cache(spec: &Value) -> ValidCache {
     validate(&Arc::new(cache), &[], &[]).unwrap()
 }
 
-fn registry(spec: Value) -> Arc<UpstreamRegistry> {
+fn registry(spec: &Value) -> Arc<UpstreamRegistry> {
     let registry = json!({
         "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry",
         "metadata": {"name": "r"}, "spec": spec,
@@ -50,7 +50,7 @@ fn config(objects: &Objects) -> NodeConfig {
 
 #[test]
 fn every_object_has_its_name_labels_and_owner() {
-    let objects = planned(&json!({}), &[registry(json!({"host": "docker.io"}))], None);
+    let objects = planned(&json!({}), &[registry(&json!({"host": "docker.io"}))], None);
     let all = [
         &objects.config_map.metadata,
         &objects.secret.metadata,
@@ -93,9 +93,9 @@ fn no_container_has_more_rights_than_it_needs() {
 
 #[test]
 fn a_changed_registry_changes_the_configuration_and_no_pod() {
-    let one = planned(&json!({}), &[registry(json!({"host": "docker.io"}))], None);
+    let one = planned(&json!({}), &[registry(&json!({"host": "docker.io"}))], None);
     let changed = json!({"host": "docker.io", "tags": {"refreshInterval": "60s"}});
-    let other = planned(&json!({}), &[registry(changed)], None);
+    let other = planned(&json!({}), &[registry(&changed)], None);
     assert_ne!(one.config_hash, other.config_hash);
     assert_eq!(one.daemon_set, other.daemon_set);
     assert_eq!(config(&other).upstreams[0].tags.refresh_interval.to_string(), "1m");
@@ -103,9 +103,9 @@ fn a_changed_registry_changes_the_configuration_and_no_pod() {
 
 #[test]
 fn what_was_good_stays_when_a_registry_becomes_invalid_and_goes_when_it_is_deleted() {
-    let before = planned(&json!({}), &[registry(json!({"host": "docker.io"}))], None);
-    let broken = registry(json!({"host": "docker.io", "credentials": {"secretName": "gone"}}));
-    let after = planned(&json!({}), &[broken.clone()], Some(&before));
+    let before = planned(&json!({}), &[registry(&json!({"host": "docker.io"}))], None);
+    let broken = registry(&json!({"host": "docker.io", "credentials": {"secretName": "gone"}}));
+    let after = planned(&json!({}), std::slice::from_ref(&broken), Some(&before));
     assert_eq!(config(&after).upstreams, config(&before).upstreams);
     assert_eq!(config(&planned(&json!({}), &[broken], None)).upstreams, []);
     assert_eq!(config(&planned(&json!({}), &[], Some(&before))).upstreams, []);
@@ -115,7 +115,7 @@ fn what_was_good_stays_when_a_registry_becomes_invalid_and_goes_when_it_is_delet
 fn a_configuration_that_does_not_fit_says_so() {
     let globs: Vec<_> = (0..100).map(|n| format!("{n:0255}")).collect();
     let chosen: Vec<_> = (0..50)
-        .map(|n| registry(json!({"host": format!("r{n}.example"), "repositories": {"allow": globs, "deny": globs}})))
+        .map(|n| registry(&json!({"host": format!("r{n}.example"), "repositories": {"allow": globs, "deny": globs}})))
         .collect();
     let upstreams = last_good(&chosen, &chosen, &Named::default(), None);
     let rejected = plan(&cache(&json!({})), &upstreams, String::new(), &installed()).unwrap_err();
