@@ -287,17 +287,18 @@ pub struct Repositories {
     pub deny: Vec<String>,
 }
 
-/// How long the registry may take. Durations between 100ms and 60s.
+/// How long the registry may take. Durations between 100ms and 10s: a request has 10 s until its
+/// headers, and containerd gives up on bodies that are silent for longer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
     /// Until a connection stands. Default `3s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8), regex(pattern = r"^([1-9][0-9]{2,4}ms|[1-9][0-9]?s)$"))]
+    #[schemars(length(max = 8), regex(pattern = r"^([1-9][0-9]{2,3}ms|[1-9]s|10s)$"))]
     pub connect: Option<String>,
     /// Until the answer's headers. Default `8s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 8), regex(pattern = r"^([1-9][0-9]{2,4}ms|[1-9][0-9]?s)$"))]
+    #[schemars(length(max = 8), regex(pattern = r"^([1-9][0-9]{2,3}ms|[1-9]s|10s)$"))]
     pub first_byte: Option<String>,
     /// Between two bytes of a body. Default `10s`, which is also the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]

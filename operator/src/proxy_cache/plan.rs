@@ -135,3 +135,6 @@ fn service(valid: &ValidCache, metadata: ObjectMeta) -> Service {
         status: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,3 +340,6 @@ pub fn files_hash(files: &BTreeMap<String, Vec<u8>>) -> String {
     }
     labels::hash(&all)
 }
+
+#[cfg(test)]
+mod tests;
