@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::FileType;
 
 /// Names, kinds, modes, owners and contents of everything below a folder, and the folder's own.
 /// Times and inodes are not part of it: restoring a file changes them.
@@ -31,10 +32,13 @@ impl fmt::Debug for Entry {
 }
 
 impl Snapshot {
-    /// What is there now.
+    /// What is there now; nothing if the folder is missing.
     pub fn of(folder: &Path) -> Result<Self> {
         let mut entries = BTreeMap::new();
-        let mut pending = vec![folder.to_owned()];
+        let mut pending = Vec::new();
+        if folder.symlink_metadata().is_ok() {
+            pending.push(folder.to_owned());
+        }
         while let Some(path) = pending.pop() {
             let found = path.symlink_metadata().with_context(|| path.display().to_string())?;
             let content = if found.is_dir() {
@@ -53,6 +57,13 @@ impl Snapshot {
         Ok(Self(entries))
     }
 
+    /// The bytes of a file that is in it.
+    pub fn file(&self, path: &str) -> Option<&[u8]> {
+        let entry = self.0.get(Path::new(path))?;
+        let is_file = FileType::from_raw_mode(entry.mode) == FileType::RegularFile;
+        is_file.then_some(entry.content.as_slice())
+    }
+
     /// Checks that the folder is as it was, and names what is not.
     pub fn check(&self, folder: &Path) -> Result<()> {
         let now = Self::of(folder)?;
@@ -65,6 +76,16 @@ impl Snapshot {
             })
             .collect();
         ensure!(changes.is_empty(), "{} changed:\n{}", folder.display(), changes.join("\n"));
+        Ok(())
+    }
+}
+
+/// One line per entry.
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (path, entry) in &self.0 {
+            writeln!(f, "{}: {entry:?}", path.display())?;
+        }
         Ok(())
     }
 }

@@ -31,10 +31,18 @@ pub fn faketime() -> Result<PathBuf> {
 /// The `larder-node` that cargo built beside the running program, or the one that the variable
 /// `LARDER_NODE` names (another build, under the same stories).
 pub fn larder_node() -> Result<PathBuf> {
-    let path = match env::var_os("LARDER_NODE") {
-        Some(path) => PathBuf::from(path),
-        None => beside_this_program()?.join("larder-node"),
-    };
+    match env::var_os("LARDER_NODE") {
+        Some(path) => there(PathBuf::from(path)),
+        None => there(beside_this_program()?.join("larder-node")),
+    }
+}
+
+/// The `larder-operator` that cargo built beside the running program.
+pub fn larder_operator() -> Result<PathBuf> {
+    there(beside_this_program()?.join("larder-operator"))
+}
+
+fn there(path: PathBuf) -> Result<PathBuf> {
     ensure!(path.exists(), "{} is missing: run `cargo build --workspace`", path.display());
     Ok(path)
 }

@@ -59,32 +59,63 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let stopped = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
     tokio::select! {
-        result = lead(args, metrics, ready) => result,
+        result = lead(args, metrics, ready, stopped) => result,
         result = admin => result.context("the admin port"),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
     }
 }
 
-async fn lead(args: RunArgs, metrics: Metrics, ready: watch::Sender<bool>) -> anyhow::Result<()> {
+/// Acts while it has the lease, and gives it back when it is told to stop.
+async fn lead(
+    args: RunArgs,
+    metrics: Metrics,
+    ready: watch::Sender<bool>,
+    stopped: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut stopped = std::pin::pin!(stopped);
     let client = Client::try_default().await.context("no Kubernetes configuration")?;
-    wait_for_api_server(&client).await;
+    let mut lease = tokio::select! {
+        lease = try_for_lease(&client, &args, &ready) => lease,
+        () = &mut stopped => return Ok(()),
+    };
+    tracing::info!(identity = args.identity, "waiting for the lease");
+    tokio::select! {
+        won = lease.won() => won?,
+        () = &mut stopped => return Ok(()),
+    }
+    metrics.lead();
+    tracing::info!(identity = args.identity, "leading");
+    tokio::select! {
+        result = act(client, args, metrics) => result?,
+        () = lease.lost() => anyhow::bail!("the lease is lost: another operator leads"),
+        () = stopped => {}
+    }
+    lease.release().await;
+    Ok(())
+}
+
+/// For ever: without the API server there is nothing to do, and a restart would not help.
+async fn try_for_lease(client: &Client, args: &RunArgs, ready: &watch::Sender<bool>) -> Lease {
+    wait_for_api_server(client).await;
     ready.send_replace(true);
-    let mut lease = loop {
+    loop {
         match Lease::try_for(client.clone(), &args.namespace, &args.identity).await {
-            Ok(lease) => break lease,
+            Ok(lease) => return lease,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the lease cannot be tried for yet");
                 sleep(RETRY).await;
             }
         }
-    };
-    tracing::info!(identity = args.identity, "waiting for the lease");
-    lease.won().await?;
-    metrics.lead();
-    tracing::info!(identity = args.identity, "leading");
+    }
+}
 
+async fn act(client: Client, args: RunArgs, metrics: Metrics) -> anyhow::Result<()> {
     let (world, mut watches) = World::watch(&client, &args.namespace);
     let watching = async move { while watches.next().await.is_some() {} };
     let ctx = Arc::new(Ctx {
@@ -127,11 +158,9 @@ async fn lead(args: RunArgs, metrics: Metrics, ready: watch::Sender<bool>) -> an
     tokio::select! {
         result = controllers => result,
         () = watching => anyhow::bail!("the watches ended"),
-        () = lease.lost() => anyhow::bail!("the lease is lost: another operator leads"),
     }
 }
 
-/// For ever: without the API server there is nothing to do, and a restart would not help.
 async fn wait_for_api_server(client: &Client) {
     loop {
         match client.apiserver_version().await {

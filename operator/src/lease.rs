@@ -1,8 +1,10 @@
 //! The leader lease: of several operators one acts.
 
+use std::time::Duration;
+
 use kube::Client;
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 /// The lease's name.
 const NAME: &str = "larder-operator";
@@ -10,6 +12,8 @@ const NAME: &str = "larder-operator";
 const DURATION: u64 = 10;
 /// How long before its end the lease is renewed, so that one failed try in 2 s is not the end.
 const GRACE: u64 = 6;
+/// For giving it back: less than what a pod has to end.
+const RELEASE: Duration = Duration::from_secs(3);
 
 /// A lease that is being held, or tried for.
 pub struct Lease {
@@ -48,8 +52,11 @@ impl Lease {
     /// Gives the lease back, so that another operator need not wait for its end.
     pub async fn release(self) {
         drop(self.leads);
-        if let Ok(Err(error)) = self.task.await {
-            tracing::warn!(%error, "the lease was not given back");
+        let given_back = timeout(RELEASE, self.task).await;
+        if matches!(given_back, Ok(Ok(Ok(_)))) {
+            tracing::info!("gave the lease back");
+        } else {
+            tracing::warn!("the lease was not given back; another operator waits for its end");
         }
     }
 }

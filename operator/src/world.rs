@@ -58,41 +58,40 @@ impl World {
             watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={manager}"))
         };
         let any = watcher::Config::default;
-        let namespaced = |client: &Client| client.clone();
         let world = Self {
             caches: keep(Api::all(client.clone()), any(), |_| {}, &changed, &mut all),
             registries: keep(Api::all(client.clone()), any(), |_| {}, &changed, &mut all),
             nodes: keep(Api::all(client.clone()), any(), prune_node, &changed, &mut all),
             pods: keep(
-                Api::namespaced(namespaced(client), namespace),
+                Api::namespaced(client.clone(), namespace),
                 watcher::Config::default().labels("app.kubernetes.io/name=larder-node"),
                 prune_pod,
                 &changed,
                 &mut all,
             ),
             daemon_sets: keep(
-                Api::namespaced(namespaced(client), namespace),
+                Api::namespaced(client.clone(), namespace),
                 ours(),
                 prune_meta,
                 &changed,
                 &mut all,
             ),
             services: keep(
-                Api::namespaced(namespaced(client), namespace),
+                Api::namespaced(client.clone(), namespace),
                 ours(),
                 prune_meta,
                 &changed,
                 &mut all,
             ),
             config_maps: keep(
-                Api::namespaced(namespaced(client), namespace),
+                Api::namespaced(client.clone(), namespace),
                 any(),
                 prune_meta,
                 &changed,
                 &mut all,
             ),
             secrets: keep(
-                Api::namespaced(namespaced(client), namespace),
+                Api::namespaced(client.clone(), namespace),
                 any(),
                 prune_meta,
                 &changed,

@@ -66,8 +66,6 @@ words! {
         NotAllReady,
         /// No node matches.
         NoNodes,
-        /// The pods cannot be created.
-        PodsRefused,
         /// Nobody has been asked yet.
         NotPolled,
         /// Every node is mirrored.
@@ -78,8 +76,6 @@ words! {
         AsExpected,
         /// Nodes have problems.
         NodeProblems,
-        /// Upstreams have problems.
-        UpstreamProblems,
     }
 }
 
@@ -114,8 +110,6 @@ words! {
         NotReported,
         /// There are none, or they work.
         CredentialsValid,
-        /// The registry refuses them.
-        CredentialsRefused,
         /// `tls.insecure` is set.
         InsecureAllowed,
         /// `access.mode` is `Shared`.

@@ -71,7 +71,8 @@ pub struct UpstreamRegistrySpec {
     #[schemars(length(max = 8))]
     pub endpoints: Vec<UpstreamEndpoint>,
 
-    /// How the registry's TLS certificate is checked. Default: against the node's trust store.
+    /// How the registry's TLS certificate is checked. Default: against the public
+    /// authorities that the image of the node cache brings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 
@@ -132,7 +133,8 @@ pub struct UpstreamEndpoint {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// Certificate authorities (PEM) that are trusted besides the node's. Default: none.
+    /// Certificate authorities (PEM) that are trusted besides the public ones. Default:
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<CaBundle>,
     /// Secret of type `kubernetes.io/tls` in Larder's namespace with the certificate that the cache

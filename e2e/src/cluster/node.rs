@@ -13,13 +13,12 @@ use super::{
     kubeconfig::{self, PROXY, node_user},
     kubelet,
     machine::{Machine, only_child},
-    network, runtime,
-    snapshot::{self, Snapshot},
-    trust,
+    network, runtime, trust,
 };
 use crate::{
     containerd::Version,
     process::{self, Daemon, Output, eventually},
+    snapshot::Snapshot,
     tools,
 };
 
@@ -119,7 +118,7 @@ impl Node {
 
     /// What lies in the node's `/etc/containerd/certs.d` now: names, modes, owners and bytes.
     pub fn certs_dir(&self) -> Result<Snapshot> {
-        snapshot::take(&self.seen(CERTS_DIR))
+        Snapshot::of(&self.seen(CERTS_DIR))
     }
 
     /// Removes an image from containerd, as the kubelet's garbage collection does.

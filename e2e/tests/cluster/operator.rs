@@ -8,6 +8,7 @@ use larder_e2e::{
     cluster::{Cluster, Options, story},
     process::{self, Daemon},
     sandbox::{Sandbox, Told},
+    tools,
 };
 use serde_json::Value;
 
@@ -30,9 +31,14 @@ fn definitions_and_examples_are_taken_and_an_operator_makes_a_cache_of_them() ->
             })
             .await?;
         examples_are_taken(cluster).await?;
-        let mut operator = start_operator(sandbox, cluster)?;
+        let mut operator = start_operator(sandbox, cluster, "one")?;
         an_operator_makes_a_cache(cluster).await?;
         operator.check_running()?;
+        // It gives the lease back: another one need not wait for its end.
+        ensure!(operator.terminate(Duration::from_secs(10)).await?.success(), "SIGTERM fails it");
+        let log = fs::read_to_string(sandbox.folder("one")?.join("operator.log"))?;
+        ensure!(log.contains("gave the lease back"), "it keeps the lease:\n{log}");
+        let mut operator = start_operator(sandbox, cluster, "another")?;
         a_change_reaches_the_configuration(cluster).await?;
         what_is_wrong_is_a_condition(cluster).await?;
         cluster
@@ -63,13 +69,12 @@ async fn examples_are_taken(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn start_operator(sandbox: &Sandbox, cluster: &Cluster) -> Result<Daemon> {
-    let folder = sandbox.folder("operator")?;
-    let program = Path::new(ROOT).join("target/debug/larder-operator");
-    let mut command = process::command(&program, &folder);
+fn start_operator(sandbox: &Sandbox, cluster: &Cluster, name: &str) -> Result<Daemon> {
+    let folder = sandbox.folder(name)?;
+    let mut command = process::command(&tools::larder_operator()?, &folder);
     command
         .args(["run", "--namespace", "larder", "--node-image", "10.77.0.1:5000/pause:1"])
-        .args(["--admin", "127.0.0.1:8080"])
+        .args(["--admin", "127.0.0.1:8080", "--identity", name])
         .env("KUBECONFIG", cluster.kubeconfig());
     let log = folder.join("operator.log");
     Daemon::start("the operator", command, &log, &log)

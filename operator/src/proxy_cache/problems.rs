@@ -98,14 +98,6 @@ impl Seen {
     pub fn reporting(&self) -> usize {
         self.pods.iter().filter(|pod| self.report(pod).is_some()).count()
     }
-
-    /// Pods that have this configuration.
-    pub fn configured(&self, hash: &str) -> usize {
-        self.pods
-            .iter()
-            .filter(|pod| self.report(pod).is_some_and(|report| report.config_hash == hash))
-            .count()
-    }
 }
 
 fn is_mirrored(report: &NodeReport) -> bool {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use larder_crds::{
-    ByteSize,
     node::UpstreamReport,
     resources::{
         CacheReason, ConditionType, NodeCounts, Printed, ProblemNode, ProxyCache, ProxyCacheStatus,
@@ -252,10 +251,7 @@ fn rounded(bytes: i64) -> String {
         .unwrap_or((1 << 20, "Mi"));
     let tenths = u128::from(bytes) * 10 / u128::from(unit);
     if tenths >= 100 || tenths % 10 == 0 {
-        return ByteSize::from_bytes(u64::try_from(tenths / 10).unwrap_or(u64::MAX))
-            .bytes()
-            .to_string()
-            + name;
+        return format!("{}{name}", tenths / 10);
     }
     format!("{}.{}{name}", tenths / 10, tenths % 10)
 }

@@ -65,16 +65,21 @@ pub(super) fn status(
         let total = reported.iter().map(|(_, report)| of(report)).fold(0, u64::saturating_add);
         i64::try_from(total).unwrap_or(i64::MAX)
     };
-    let counted = seen.polled.then_some(());
     UpstreamRegistryStatus {
         observed_generation: generation,
         conditions: conditions(findings, &before.conditions, generation, now),
         rate_limit: if seen.polled { rate_limit(&reported) } else { before.rate_limit },
         last_error: if seen.polled { last_error(&reported) } else { before.last_error },
-        bytes_fetched: counted
-            .map(|()| sum(|report| report.bytes_fetched))
-            .or(before.bytes_fetched),
-        bytes_served: counted.map(|()| sum(|report| report.bytes_served)).or(before.bytes_served),
+        bytes_fetched: if seen.polled {
+            Some(sum(|report| report.bytes_fetched))
+        } else {
+            before.bytes_fetched
+        },
+        bytes_served: if seen.polled {
+            Some(sum(|report| report.bytes_served))
+        } else {
+            before.bytes_served
+        },
     }
 }
 
