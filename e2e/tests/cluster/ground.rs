@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 /// The image of the first release.
-pub(crate) const FIRST: &str = "1";
+pub(crate) const FIRST: &str = "v1";
 
 pub(crate) const CACHE: &str = "/apis/larder.dev/v1alpha1/proxycaches/default";
 
