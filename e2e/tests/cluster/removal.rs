@@ -36,7 +36,8 @@ const DEFINITIONS: Step = Step::Kubectl(&[
     "upstreamregistries.larder.dev",
 ]);
 
-/// After the first step of each, or the second where it says so, nodes are as they were.
+/// The first one is the slowest: the garbage collector looks for new kinds every 30 s, and whoever
+/// removes a definition that is younger waits for it.
 const ORDERS: [&[Step]; 6] = [
     &[Step::Chart, NAMESPACE_ITSELF, DEFINITIONS],
     &[CACHE, REGISTRIES, Step::Chart, DEFINITIONS],
