@@ -16,19 +16,21 @@ pub(crate) async fn they_may_do_no_more_than_they_need(cluster: &Cluster) -> Res
     for (allowed, verb, resource, namespace) in [
         (true, "get", "secrets", inside.as_str()),
         (true, "patch", "daemonsets.apps", &inside),
-        (true, "patch", "proxycaches.larder.dev/status", "--all-namespaces"),
+        (true, "patch", "proxycaches.larder.dev --subresource=status", "--all-namespaces"),
         (false, "get", "secrets", "--namespace=default"),
         (false, "list", "secrets", "--all-namespaces"),
         (false, "patch", "proxycaches.larder.dev", "--all-namespaces"),
         (false, "delete", "upstreamregistries.larder.dev", "--all-namespaces"),
         (false, "create", "pods", &inside),
-        (false, "create", "pods/exec", &inside),
-        (false, "get", "nodes/proxy", "--all-namespaces"),
+        (false, "create", "pods --subresource=exec", &inside),
+        (false, "get", "nodes --subresource=proxy", "--all-namespaces"),
         (false, "patch", "nodes", "--all-namespaces"),
         (false, "create", "clusterrolebindings.rbac.authorization.k8s.io", "--all-namespaces"),
         (false, "*", "*", "--all-namespaces"),
     ] {
-        let question = ["auth", "can-i", verb, resource, namespace, ACCOUNT];
+        let mut question = vec!["auth", "can-i", verb];
+        question.extend(resource.split(' '));
+        question.extend([namespace, ACCOUNT]);
         let answer = cluster.try_kubectl(&question).await?.stdout;
         let may = answer.trim() == "yes";
         ensure!(may == allowed, "{verb} {resource} {namespace}: {answer}");
