@@ -1,21 +1,34 @@
 # Larder's commands. `demo` and `test` are all that a fresh machine needs: each sets up what it uses.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test cluster fuzz soak lint
+.PHONY: help demo demo-node test cluster image programs fuzz soak lint
 
 # Where cargo puts programs.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Of the programs in the image, which has no libraries.
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
+PROGRAMS := $(TARGET)/$(TRIPLE)/release
+CLUSTER_TOOLS := containerd-1.6 containerd-1.7 containerd-2.4 cri distribution crane etcd kubernetes helm
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## pull a 300 MB image with and without Larder, and print what it cost (root, about 2 min)
+demo: ## Larder on a real Kubernetes with two nodes: helm install, kubectl apply, pods; prints what it cost (root)
+	@echo '==> Tools of the demo (the first time takes 10 minutes, 7 of them for Kubernetes)'
+	@e2e/setup.sh $(CLUSTER_TOOLS)
+	@$(MAKE) --no-print-directory programs
+	@echo '==> Building the demo'
+	@cargo build --workspace
+	@echo '==> The demo'
+	@$(TARGET)/debug/demo
+
+demo-node: ## one node without Kubernetes: pull a 300 MB image with and without Larder (root, about 2 min)
 	@echo '==> Tools of the demo'
 	@e2e/setup.sh containerd-2.4 cri distribution crane
 	@echo '==> Building Larder (the first time takes minutes)'
 	@cargo build --workspace
 	@echo '==> The demo'
-	@$(TARGET)/debug/demo
+	@$(TARGET)/debug/demo-node
 
 test: ## all tests: unit, property, stories with real containerds and registries, fuzzing (root)
 	@echo '==> Tools of the tests'
@@ -26,9 +39,20 @@ test: ## all tests: unit, property, stories with real containerds and registries
 
 cluster: ## stories on a real Kubernetes with two nodes (root; the first time builds it, 7 min). Not part of `make test` yet
 	@echo '==> Tools of the cluster'
-	@e2e/setup.sh containerd-1.6 containerd-1.7 containerd-2.4 cri distribution crane etcd kubernetes helm
+	@e2e/setup.sh $(CLUSTER_TOOLS)
+	@$(MAKE) --no-print-directory programs
 	@cargo build --workspace
 	@cargo test --workspace --test cluster -- --ignored
+
+image: programs ## Larder's image, an OCI layout of static programs and a CA bundle: target/image
+	@cargo build --workspace
+	@rm -rf $(TARGET)/image
+	@$(TARGET)/debug/image --output $(TARGET)/image --binary $(PROGRAMS)/larder-node --binary $(PROGRAMS)/larder-operator
+
+# With --target the flags are not those of build scripts and procedural macros, which cannot be static.
+programs:
+	@echo '==> Building the programs of the image (the first time takes minutes)'
+	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target $(TRIPLE) -p larder-operator -p larder-node-cache --bins
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (20) seconds
 	@e2e/setup.sh cargo-fuzz

@@ -9,6 +9,8 @@ mod api;
 mod cgroup;
 mod control_plane;
 mod dump;
+mod fault_proxy;
+mod installation;
 mod kubeconfig;
 mod kubelet;
 mod machine;
@@ -33,6 +35,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub use control_plane::Arguments;
+pub use fault_proxy::{Fault, FaultProxy};
+pub use installation::NAMESPACE;
 pub use node::Node;
 pub use pki::{Authority, Certificate};
 pub use pod::{Event, PodRun, PullPolicy};

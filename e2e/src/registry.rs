@@ -82,6 +82,16 @@ impl Registry {
         self.start_again().await
     }
 
+    /// Starts it again with what it has, at another address, with the same certificate.
+    pub async fn move_to(&mut self, address: SocketAddr) -> Result<()> {
+        self.stop()?;
+        let file = self.folder.join("config.yml");
+        let (old, new) = (format!("\"{}\"", self.address), format!("\"{address}\""));
+        fs::write(&file, fs::read_to_string(&file)?.replace(&old, &new))?;
+        self.address = address;
+        self.start_again().await
+    }
+
     fn configure(&self, tls: &str) -> Result<()> {
         let storage = self.folder.join("storage");
         let text = format!(

@@ -9,7 +9,7 @@ mod pump;
 mod tests;
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -88,12 +88,22 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Lays a line to `upstream`.
+    /// Lays a line to `upstream`, which begins at a free port.
     pub async fn start(upstream: SocketAddr, shape: Shape) -> Result<Self> {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), upstream, shape).await
+    }
+
+    /// Lays a line to `upstream` which begins at `address`.
+    pub async fn start_at(
+        address: SocketAddr,
+        upstream: SocketAddr,
+        shape: Shape,
+    ) -> Result<Self> {
         let counters = Arc::new(Counters::default());
         let (switches, orders) = mpsc::channel(1);
         let (ready, bound) = oneshot::channel();
         let line = Line {
+            address,
             upstream,
             shape,
             counters: Arc::clone(&counters),
@@ -145,6 +155,7 @@ impl Drop for Relay {
 }
 
 struct Line {
+    address: SocketAddr,
     upstream: SocketAddr,
     shape: Shape,
     counters: Arc<Counters>,
@@ -159,7 +170,7 @@ impl Line {
         mut orders: mpsc::Receiver<Switch>,
     ) {
         let bound = async {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let listener = TcpListener::bind(self.address).await?;
             let address = listener.local_addr()?;
             Ok((listener, address))
         };

@@ -103,6 +103,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     served: IntCounterVec,
     fetched: IntCounterVec,
+    mirrored: IntCounterVec,
     fills: IntCounterVec,
     invalid: IntCounter,
     rate_limit: IntGaugeVec,
@@ -171,6 +172,11 @@ impl Metrics {
             fetched: counters(
                 "larder_node_fetched_bytes_total",
                 "Body bytes received from the upstream.",
+                upstream,
+            )?,
+            mirrored: counters(
+                "larder_node_mirrored_requests_total",
+                "Requests of containerd that a mirror file of its sent here.",
                 upstream,
             )?,
             fills: counters(
@@ -318,6 +324,11 @@ impl Metrics {
     /// The counter of body bytes received from `host`.
     pub fn fetched(&self, host: &UpstreamHost) -> IntCounter {
         self.fetched.with_label_values(&[host.as_str()])
+    }
+
+    /// The counter of requests that containerd sent here because of a mirror file for `host`.
+    pub fn mirrored(&self, host: &UpstreamHost) -> IntCounter {
+        self.mirrored.with_label_values(&[host.as_str()])
     }
 
     /// Counts the end of one download.

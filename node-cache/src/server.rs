@@ -92,6 +92,9 @@ impl Pulls {
         };
         let ImageRequest { host: _, repository, resource, written } = image;
         let place = Place { upstream, repository };
+        if written.ns.is_some() && request.headers.of_containerd {
+            self.metrics.mirrored(place.host()).inc();
+        }
         let asked = Asked { resource, headers: request.headers, head, written, started };
         let (response, outcome) = self.serve(&place, &asked).await;
         self.metrics.request(place.host(), outcome);

@@ -83,6 +83,8 @@ pub struct UpstreamReport {
     pub bytes_served: u64,
     /// Body bytes received from the upstream.
     pub bytes_fetched: u64,
+    /// Requests that containerd sent here because of a mirror file: the proof that it reads them.
+    pub mirrored_requests: u64,
 }
 
 /// A pull limit, as Docker Hub announces it in `ratelimit-*` headers.

@@ -71,8 +71,10 @@ words! {
         NoNodes,
         /// Nobody has been asked yet.
         NotPolled,
-        /// Every node is mirrored.
+        /// Every node is mirrored, and a containerd has asked a cache.
         AllMirrored,
+        /// Every node is mirrored, and no containerd has asked a cache yet: nothing was pulled.
+        NothingPulled,
         /// Some nodes are not mirrored.
         NotAllMirrored,
         /// Nothing is wrong.

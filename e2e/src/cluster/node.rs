@@ -1,6 +1,7 @@
 //! A node: a machine with containerd, kubelet and kube-proxy, each of which can go on its own.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -131,6 +132,22 @@ impl Node {
     pub async fn pull(&self, image: &str) -> Result<()> {
         self.cri(&["pull", "--timeout", "120s", image]).await?;
         Ok(())
+    }
+
+    /// SIGKILL to every program on the node whose command line contains that. Returns how many.
+    pub async fn kill_all(&self, command: &str) -> Result<usize> {
+        let mut pids = Vec::new();
+        for entry in fs::read_dir(self.seen("/proc"))?.flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            // One that has ended meanwhile has none.
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).replace('\0', " ").contains(command) {
+                pids.push(pid.to_string());
+            }
+        }
+        let pids: Vec<_> = pids.iter().map(String::as_str).collect();
+        self.exec("kill", &[&["-KILL"], &pids[..]].concat()).await?;
+        Ok(pids.len())
     }
 
     /// Starts containerd. It answers when this returns.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +17,7 @@ use crate::{
     image::{Edition, Image, PAUSE},
     process,
     registry::{Kind, Registry},
+    relay::{Relay, Shape},
     tools,
 };
 
@@ -28,6 +29,8 @@ pub struct Upstreams {
     pub docker_hub: Registry,
     /// `registry.example:443`. Nodes do not know its authority: only who is told trusts it.
     pub private: Registry,
+    /// Between docker.io and everybody, once it is laid.
+    line: Option<Relay>,
     private_ca: String,
     folder: PathBuf,
 }
@@ -53,7 +56,8 @@ impl Upstreams {
             Registry::start_at(kind, &private, (PRIVATE, 443).into(), Some(&private_certificate)),
         )?;
         let private_ca = stranger.pem().to_owned();
-        let upstreams = Self { own, docker_hub, private, private_ca, folder: folder.to_owned() };
+        let folder = folder.to_owned();
+        let upstreams = Self { own, docker_hub, private, line: None, private_ca, folder };
         let pause = Image::of(&PAUSE, Edition::First)?;
         upstreams.push(&upstreams.own, "pause:1", &pause).await?;
         Ok(upstreams)
@@ -62,6 +66,20 @@ impl Upstreams {
     /// The authority behind [`Upstreams::private`], PEM.
     pub fn private_ca(&self) -> &str {
         &self.private_ca
+    }
+
+    /// Puts a line of that shape between docker.io and everybody: its clients find the line at the
+    /// address where it was.
+    pub async fn lay_line(&mut self, shape: Shape) -> Result<()> {
+        let address = self.docker_hub.address();
+        self.docker_hub.move_to((Ipv4Addr::LOCALHOST, 443).into()).await?;
+        self.line = Some(Relay::start_at(address, self.docker_hub.address(), shape).await?);
+        Ok(())
+    }
+
+    /// The line to docker.io.
+    pub fn line(&self) -> Result<&Relay> {
+        self.line.as_ref().context("no line was laid")
     }
 
     /// Pushes an image to docker.io, as `library/NAME:TAG`.

@@ -1,5 +1,10 @@
 //! Stories on a real Kubernetes with two nodes: containerd 1.6 on one, 2.4 on the other.
 
 mod boot;
+mod faults;
+mod ground;
+mod nodes;
 mod operator;
 mod parts;
+mod pulls;
+mod removal;

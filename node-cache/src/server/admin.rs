@@ -215,6 +215,7 @@ impl Admin {
             pass_through: count(Outcome::PassThrough),
             bytes_served: self.metrics.served(host).get(),
             bytes_fetched: self.metrics.fetched(host).get(),
+            mirrored_requests: self.metrics.mirrored(host).get(),
         }
     }
 }

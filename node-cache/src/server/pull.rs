@@ -74,6 +74,8 @@ pub struct PullHeaders {
     range: Option<RangeSpec>,
     if_range: Option<String>,
     if_none_match: Option<String>,
+    /// Whether containerd is the client: `containerd/` and a version is all that it says.
+    pub(super) of_containerd: bool,
 }
 
 /// The longest path and query that any client of a registry needs is some 600 bytes.
@@ -257,6 +259,8 @@ impl PullHeaders {
             range: text(header::RANGE).and_then(RangeSpec::parse),
             if_range: text(header::IF_RANGE).map(str::to_owned),
             if_none_match: text(header::IF_NONE_MATCH).map(str::to_owned),
+            of_containerd: text(header::USER_AGENT)
+                .is_some_and(|client| client.starts_with("containerd/")),
         }
     }
 

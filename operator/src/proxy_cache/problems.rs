@@ -94,6 +94,12 @@ impl Seen {
         self.pods.iter().filter(|pod| self.report(pod).is_some_and(is_mirrored)).count()
     }
 
+    /// Whether some containerd has asked its cache, which proves that it reads mirror files.
+    pub fn any_asked(&self) -> bool {
+        let mut reports = self.pods.iter().filter_map(|pod| self.report(pod));
+        reports.any(|report| report.upstreams.values().any(|it| it.mirrored_requests > 0))
+    }
+
     /// Pods that answered.
     pub fn reporting(&self) -> usize {
         self.pods.iter().filter(|pod| self.report(pod).is_some()).count()

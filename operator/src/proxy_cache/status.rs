@@ -41,7 +41,7 @@ pub(super) fn status(
     let counts = counts(daemon_set, seen, &before);
     let mut findings = vec![accepted(outcome)];
     findings.push(available(daemon_set, &counts));
-    findings.push(mirror_effective(&counts, seen));
+    findings.push(mirror_effective(&counts, seen, &before));
     findings.push(degraded(&problems));
     let (storage, upstreams) = if seen.polled {
         (Some(storage(seen)), upstreams(seen, outcome))
@@ -131,7 +131,9 @@ fn available(daemon_set: Option<&DaemonSet>, counts: &NodeCounts) -> Finding {
     Finding::new(kind, Some(all), reason.as_str(), message)
 }
 
-fn mirror_effective(counts: &NodeCounts, seen: &Seen) -> Finding {
+/// True needs a proof: a request of containerd. Counters start again with their process, so what was
+/// proven once stays so while every node is mirrored.
+fn mirror_effective(counts: &NodeCounts, seen: &Seen, before: &ProxyCacheStatus) -> Finding {
     let kind = ConditionType::MirrorEffective;
     if !seen.polled {
         return Finding::new(
@@ -142,10 +144,17 @@ fn mirror_effective(counts: &NodeCounts, seen: &Seen) -> Finding {
         );
     }
     let message =
-        format!("containerd asks the cache on {} of {} nodes", counts.mirrored, counts.desired);
-    let all = counts.desired > 0 && counts.mirrored >= counts.desired;
-    let reason = if all { CacheReason::AllMirrored } else { CacheReason::NotAllMirrored };
-    Finding::new(kind, Some(all), reason.as_str(), message)
+        format!("containerd is sent to the cache on {} of {} nodes", counts.mirrored, counts.desired);
+    let proven = CacheReason::AllMirrored.as_str();
+    let was_proven = before.conditions.iter().any(|it| it.type_ == kind.as_str() && it.reason == proven);
+    if counts.desired == 0 || counts.mirrored < counts.desired {
+        Finding::new(kind, Some(false), CacheReason::NotAllMirrored.as_str(), message)
+    } else if seen.any_asked() || was_proven {
+        Finding::new(kind, Some(true), proven, message)
+    } else {
+        let message = format!("{message}, and has not asked yet: nothing was pulled");
+        Finding::new(kind, None, CacheReason::NothingPulled.as_str(), message)
+    }
 }
 
 fn degraded(problems: &[ProblemNode]) -> Finding {

@@ -1,193 +1,190 @@
-//! `make demo`: what Larder does for a node, with real parts and measured numbers.
+//! `make demo`: what Larder does for a cluster, with real parts and measured numbers.
 //!
-//! distribution 3.1.2 stands behind a line of 1 Gbit/s and 20 ms there and back; containerd 2.4.2
-//! pulls an image of 300 MB through the CRI, as the kubelet would. Bytes from the upstream are what
-//! the line carried, bytes from the cache what Larder's own metrics count.
+//! Kubernetes 1.36 with two nodes; a registry plays docker.io behind a line of 1 Gbit/s and 20 ms.
+//! Helm installs the chart, kubectl applies the examples of the documentation, and pods run an image
+//! of 300 MB. Bytes from the upstream are what the line carried, bytes from the cache what the node
+//! caches count.
 
-mod kitchen;
 mod table;
 
 use std::{
+    fs,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use larder_e2e::{
-    clients,
+    cluster::{Cluster, Node, Options, PullPolicy, story},
     image::{BIG, Edition, Image},
-    relay::Mode,
-    sandbox::{Sandbox, story},
+    relay::{Mode, Shape},
 };
 
-use kitchen::{Bytes, Kitchen, REPOSITORY};
-use table::{Table, megabytes};
+use table::{Row, Table, megabytes};
+
+const IMAGE: &str = "docker.io/library/app:1";
+const TAG: &str = "demo";
+const CACHE: &str = "/apis/larder.dev/v1alpha1/proxycaches/default";
+/// What the line may carry besides the image: headers, and the tag that is asked for.
+const HEADERS: u64 = 256 << 10;
 
 fn main() -> ExitCode {
-    match story(show) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // safe to ignore: without a terminal there is nobody to tell
-            let _ = writeln!(io::stderr(), "\nThe demo failed: {failure:?}");
-            ExitCode::FAILURE
-        }
+    let started = Instant::now();
+    let told = say("Starting Kubernetes 1.36 with two nodes, and registries").map(|()| {
+        story(Options::default(), async |_, cluster| show(cluster, started).await)
+    });
+    match told {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => fail(&format!("{failure:?}")),
+        Err(error) => fail(&format!("{error:?}")),
     }
 }
 
-/// What the line may carry besides bodies: headers of a dozen answers.
-const HEADERS: u64 = 64 << 10;
-/// Of 8 clients at once. One is containerd, one crane, the others plain HTTP.
-const PLAIN_CLIENTS: usize = 6;
+fn fail(failure: &str) -> ExitCode {
+    // safe to ignore: without a terminal there is nobody to tell
+    let _ = writeln!(io::stderr(), "\nThe demo failed: {failure}");
+    ExitCode::FAILURE
+}
 
-async fn show(sandbox: &Sandbox) -> Result<()> {
-    let started = Instant::now();
-    say(
-        "Building two editions of an image from this machine's own files (kept for the next time)",
-    )?;
-    let first = Image::of(&BIG, Edition::First)?;
-    let second = Image::of(&BIG, Edition::Second)?;
-    let (layers, size) = (first.layers.len(), megabytes(first.size()));
-    say(&format!("  {layers} layers, gzip and zstd, {size}, in an index of two platforms"))?;
+async fn show(cluster: &mut Cluster, started: Instant) -> Result<()> {
+    for node in cluster.nodes() {
+        say(&format!("  {}: containerd {}", node.name(), node.version()))?;
+    }
+    let image = Image::of(&BIG, Edition::First)?;
+    say(&format!("Pushing {IMAGE} ({}) to the docker.io of this demo, behind a line of 1 Gbit/s and 20 ms", megabytes(image.size())))?;
+    cluster.upstreams.push_to_docker_hub("library/app:1", &image).await?;
+    cluster.upstreams.lay_line(Shape::GIGABIT).await?;
+    let before = cluster.nodes().iter().map(Node::certs_dir).collect::<Result<Vec<_>>>()?;
+    let mut table = Table::default();
 
-    say(
-        "Starting distribution 3.1.2, a line of 1 Gbit/s and 20 ms to it, Larder, containerd 2.4.2",
-    )?;
-    let mut kitchen = Kitchen::open(sandbox, &first).await?;
-    let mut table = Table::of("containerd pulls, unpacking included");
+    say("A pod on each node, without Larder (once before, because a node's first pull is slower)")?;
+    for node in cluster.nodes() {
+        pod(cluster, node).await?;
+        let meter = Meter { node, upstream: carried(cluster), cache: None };
+        let took = pod(cluster, node).await?;
+        meter.read(cluster, &mut table, "without Larder", took).await?;
+    }
 
-    say(
-        "Pulling without Larder, once as a rehearsal (a first pull is slower), once for the table",
-    )?;
-    kitchen.pull_directly(&first).await?;
-    kitchen.remove_everything().await?;
-    let meter = kitchen.meter().await?;
-    let took = kitchen.pull_directly(&first).await?;
-    table.add("direct pull, without Larder", took, meter.read(&kitchen).await?)?;
-    kitchen.remove_everything().await?;
+    say("helm install larder charts/larder, and kubectl apply of two examples of the documentation")?;
+    cluster.load_larder(TAG).await?;
+    cluster.install(TAG, &[]).await?;
+    for file in ["common-registries.yaml", "proxy-cache.yaml"] {
+        cluster.apply(&example(file)?).await?;
+    }
+    leave_enough_room(cluster).await?;
+    cluster.wait_for_condition(CACHE, ("Available", "True", None), Duration::from_mins(2)).await?;
+    for node in cluster.nodes() {
+        let written = async |_: &Cluster| Ok(node.mirror_file("docker.io").is_some());
+        cluster.wait_for("the mirror of docker.io", Duration::from_mins(1), written).await?;
+    }
+    let file = cluster.node("n1")?.mirror_file("docker.io").context("it was there")?;
+    say(&format!("  n1:/etc/containerd/certs.d/docker.io/hosts.toml\n{}", indented(&file)))?;
 
-    say("Running larder-node configure, which sends containerd to Larder without restarting it")?;
-    let (file, text) = kitchen.configure().await?;
-    say(&format!("  It wrote {} into containerd's folder of mirrors:", file.display()))?;
-    say(&indented(&text))?;
+    say("A pod on each node, through node caches that have nothing yet")?;
+    pods(cluster, &mut table, "cold", image.size() + HEADERS).await?;
+    say("The image is removed from containerd, and a pod started again")?;
+    pods(cluster, &mut table, "warm", HEADERS).await?;
+    say("The line to docker.io is cut")?;
+    cluster.upstreams.line()?.set(Mode::Refuse).await?;
+    pods(cluster, &mut table, "upstream down", 0).await?;
+    cluster.upstreams.line()?.set(Mode::Open).await?;
 
-    say("Pulling through Larder, which has nothing yet")?;
-    let (took, bytes) = pull(&kitchen, &first, first.size() + HEADERS).await?;
-    table.add("cold, through Larder", took, bytes)?;
-
-    say("Pulling through Larder again, after containerd has removed the image")?;
-    let (took, bytes) = pull(&kitchen, &first, HEADERS).await?;
-    table.add("warm: removed and pulled again", took, bytes)?;
-
-    say("Emptying Larder, then 8 clients at once: containerd, crane and six of plain HTTP")?;
-    kitchen.empty_larder().await?;
-    let (took, bytes) = eight_at_once(sandbox, &kitchen, &first).await?;
-    table.add("8 clients at once, cold, the last one", took, bytes)?;
-
-    say("Moving the tag: the second edition differs in its last layer")?;
-    kitchen.push(&second).await?;
-    let (took, bytes) = pull(&kitchen, &second, changed(&first, &second) + HEADERS).await?;
-    table.add("the tag has moved, image removed", took, bytes)?;
-
-    let alone = bytes_alone(&mut kitchen, &second).await?;
-
-    say("Cutting the line. First without Larder:")?;
-    kitchen.line.set(Mode::Refuse).await?;
-    let error = kitchen.pull_directly(&second).await.err();
-    let error = error.context("a direct pull worked without an upstream")?;
-    let error = format!("{error:#}");
-    let reason = error.lines().find(|line| line.contains("larder-cri:")).unwrap_or(&error);
-    say(&format!("  fails, as it must: {reason}"))?;
-    say("Then through Larder, by tag")?;
-    let (took, bytes) = pull(&kitchen, &second, 0).await?;
-    table.add("upstream down (a direct pull fails)", took, bytes)?;
-
-    say("Ending larder-node configure by SIGTERM")?;
-    let took = kitchen.withdraw().await?;
-    say(&format!(
-        "  {:.2} s, and all of containerd's folder is as before: names, modes, contents",
-        took.as_secs_f64()
-    ))?;
-    kitchen.close().await?;
+    cluster
+        .wait_for_condition(CACHE, ("MirrorEffective", "True", None), Duration::from_mins(1))
+        .await?;
+    say("\nkubectl get pcache,ureg")?;
+    say(&cluster.kubectl(&["get", "pcache,ureg"]).await?)?;
+    say("helm uninstall larder")?;
+    let asked = Instant::now();
+    cluster.uninstall(&[]).await?;
+    let took = asked.elapsed().as_secs_f64();
+    let after = cluster.nodes().iter().map(Node::certs_dir).collect::<Result<Vec<_>>>()?;
+    ensure!(after == before, "a node is not as it was: {before:?}, now {after:?}");
+    say(&format!("  {took:.1} s, and /etc/containerd/certs.d of both nodes is as before, byte for byte"))?;
     say(&format!("\n{table}"))?;
-    say(&format!("{alone}"))?;
+    say(&format!("{}", cluster.stages()))?;
     say(&format!("All of it in {:.0} s. Nothing is left running.", started.elapsed().as_secs_f64()))
 }
 
-/// Pulls through Larder into a containerd that has nothing, and empties it again. The line must
-/// carry `at_most` so many bytes.
-async fn pull(kitchen: &Kitchen, image: &Image, at_most: u64) -> Result<(Duration, Bytes)> {
-    let meter = kitchen.meter().await?;
-    let took = kitchen.pull(image).await?;
-    let bytes = meter.read(kitchen).await?;
-    check_line(bytes, at_most)?;
-    kitchen.remove_everything().await?;
-    Ok((took, bytes))
-}
-
-fn check_line(bytes: Bytes, at_most: u64) -> Result<()> {
-    let Bytes { upstream, .. } = bytes;
-    ensure!(upstream <= at_most, "the line carried {upstream} bytes where {at_most} are enough");
+/// A pod on each node. The line may carry `at_most` so many bytes for each.
+async fn pods(cluster: &Cluster, table: &mut Table, step: &'static str, at_most: u64) -> Result<()> {
+    for node in cluster.nodes() {
+        let cache = Some(served(cluster, node).await?);
+        let meter = Meter { node, upstream: carried(cluster), cache };
+        let took = pod(cluster, node).await.with_context(|| step.to_owned())?;
+        let upstream = meter.read(cluster, table, step, took).await?;
+        ensure!(upstream <= at_most, "{step}: the line carried {upstream} bytes of {at_most}");
+    }
     Ok(())
 }
 
-/// The same image fetched blob after blob by plain HTTP, without a containerd that unpacks it.
-async fn bytes_alone(kitchen: &mut Kitchen, image: &Image) -> Result<Table> {
-    say("Emptying Larder once more, for the bytes alone: plain HTTP, one blob after the other")?;
-    kitchen.empty_larder().await?;
-    let mut table = Table::of("the bytes alone, by plain HTTP");
-    let steps = [
-        ("direct, without Larder", kitchen.raw_directly()?, image.size() + HEADERS),
-        ("cold, through Larder", kitchen.raw()?, image.size() + HEADERS),
-        ("warm", kitchen.raw()?, HEADERS),
-    ];
-    for (step, client, at_most) in steps {
-        let meter = kitchen.meter().await?;
-        let asked = Instant::now();
-        client.pull(REPOSITORY, "1", image).await?;
-        let took = asked.elapsed();
-        let bytes = meter.read(kitchen).await?;
-        check_line(bytes, at_most)?;
-        table.add(step, took, bytes)?;
-    }
-    Ok(table)
+/// From the pod's creation to its running container. The image is gone from containerd after it.
+async fn pod(cluster: &Cluster, node: &Node) -> Result<Duration> {
+    rustix::fs::sync();
+    let pod = cluster.pod(node.name(), IMAGE, PullPolicy::Always).await?;
+    ensure!(!pod.was_told("Failed"), "{:#?}", pod.events);
+    cluster.delete_pod(&pod).await?;
+    node.remove_image(IMAGE).await?;
+    Ok(pod.took)
 }
 
-/// Until the last one has it.
-async fn eight_at_once(
-    sandbox: &Sandbox,
-    kitchen: &Kitchen,
-    image: &Image,
-) -> Result<(Duration, Bytes)> {
-    let folder = sandbox.folder("crane")?;
-    let reference = kitchen.path_form();
-    let raw = kitchen.raw()?;
-    let plain = (0..PLAIN_CLIENTS).map(|_| raw.pull(REPOSITORY, "1", image));
-    let meter = kitchen.meter().await?;
-    let asked = Instant::now();
-    tokio::try_join!(
-        kitchen.pull(image),
-        clients::crane_pull(&reference, &folder, image),
-        futures_util::future::try_join_all(plain),
-    )?;
-    let took = asked.elapsed();
-    let bytes = meter.read(kitchen).await?;
-    // crane takes the other platform's few kilobytes as well.
-    check_line(bytes, image.size_of_all() + HEADERS)?;
-    kitchen.remove_everything().await?;
-    Ok((took, bytes))
+/// Where the counters stood. Without Larder there is no cache.
+struct Meter<'a> {
+    node: &'a Node,
+    upstream: u64,
+    cache: Option<u64>,
+}
+
+impl Meter<'_> {
+    async fn read(
+        self,
+        cluster: &Cluster,
+        table: &mut Table,
+        step: &'static str,
+        took: Duration,
+    ) -> Result<u64> {
+        let upstream = carried(cluster) - self.upstream;
+        let cache = match self.cache {
+            Some(before) => served(cluster, self.node).await? - before,
+            None => 0,
+        };
+        let row = Row { step, node: self.node.name().to_owned(), took, upstream, cache };
+        say(&format!("  {row}"))?;
+        table.add(row);
+        Ok(upstream)
+    }
+}
+
+async fn served(cluster: &Cluster, node: &Node) -> Result<u64> {
+    Ok(cluster.cache_metrics(node).await?.served("docker.io"))
+}
+
+fn carried(cluster: &Cluster) -> u64 {
+    cluster.upstreams.line().map_or(0, |line| line.carried().down)
+}
+
+fn example(file: &str) -> Result<String> {
+    const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples");
+    let path = Path::new(EXAMPLES).join(file);
+    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// By default a cache keeps a fifth of the disk free, which this machine may not have.
+async fn leave_enough_room(cluster: &Cluster) -> Result<()> {
+    let disk = rustix::fs::statvfs(cluster.node("n1")?.seen("/var/lib/larder"))?;
+    if disk.f_bavail * 4 < disk.f_blocks {
+        say("  (this disk is nearly full: the caches may fill it up to 1 GiB)")?;
+        let patch = r#"{"spec":{"storage":{"minFree":"1Gi"}}}"#;
+        cluster.kubectl(&["patch", "pcache", "default", "--type=merge", "--patch", patch]).await?;
+    }
+    Ok(())
 }
 
 fn indented(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(|line| format!("    {line}")).collect();
     lines.join("\n")
-}
-
-/// Bytes of what one image has and the other has not.
-fn changed(from: &Image, to: &Image) -> u64 {
-    let known = from.all();
-    let all = to.blobs().chain(to.manifests());
-    all.filter(|object| !known.contains(object.digest.as_str())).map(|object| object.size).sum()
 }
 
 fn say(text: &str) -> Result<()> {

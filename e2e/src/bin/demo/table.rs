@@ -2,43 +2,49 @@
 
 use std::{fmt, time::Duration};
 
-use anyhow::Result;
+/// One pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) step: &'static str,
+    pub(crate) node: String,
+    pub(crate) took: Duration,
+    pub(crate) upstream: u64,
+    pub(crate) cache: u64,
+}
 
-use crate::{kitchen::Bytes, say};
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (took, upstream) = (self.took.as_secs_f64(), megabytes(self.upstream));
+        let cache = megabytes(self.cache);
+        write!(f, "{:<4} {:<16} {took:>7.2} s {upstream:>15} {cache:>16}", self.node, self.step)
+    }
+}
 
-/// One row per step. The first one is what the others are compared with.
+/// One row per pod.
+#[derive(Debug, Default)]
 pub(crate) struct Table {
-    title: &'static str,
-    rows: Vec<(&'static str, Duration, Bytes)>,
+    rows: Vec<Row>,
 }
 
 impl Table {
-    pub(crate) fn of(title: &'static str) -> Self {
-        Self { title, rows: Vec::new() }
-    }
-
-    /// Adds a step and says how it went.
-    pub(crate) fn add(&mut self, step: &'static str, took: Duration, bytes: Bytes) -> Result<()> {
-        let Bytes { upstream, cache } = bytes;
-        self.rows.push((step, took, bytes));
-        let seconds = took.as_secs_f64();
-        let (upstream, cache) = (megabytes(upstream), megabytes(cache));
-        say(&format!("  {seconds:.2} s; {upstream} over the line, {cache} from Larder"))
+    pub(crate) fn add(&mut self, row: Row) {
+        self.rows.push(row);
     }
 }
 
+/// By node; a pod without Larder is what the others of its node are compared with.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let heads = [self.title, "seconds", "from upstream", "from the cache", "of direct"];
-        let [step, seconds, upstream, cache, ratio] = heads;
-        writeln!(f, "{step:<38} {seconds:>8} {upstream:>14} {cache:>15} {ratio:>10}")?;
-        writeln!(f, "{}", "-".repeat(89))?;
-        let direct = self.rows.first().map_or(1.0, |(_, took, _)| took.as_secs_f64());
-        for (step, took, bytes) in &self.rows {
-            let took = took.as_secs_f64();
-            let (upstream, cache) = (megabytes(bytes.upstream), megabytes(bytes.cache));
-            let ratio = format!("{:.2} x", took / direct);
-            writeln!(f, "{step:<38} {took:>8.2} {upstream:>14} {cache:>15} {ratio:>10}")?;
+        let [node, step, took] = ["node", "pod", "starts in"];
+        let [upstream, cache, ratio] = ["from upstream", "from the cache", "of direct"];
+        writeln!(f, "{node:<4} {step:<16} {took:>9} {upstream:>15} {cache:>16} {ratio:>10}")?;
+        writeln!(f, "{}", "-".repeat(75))?;
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_by_key(|row| &row.node);
+        for row in &rows {
+            let direct = rows.iter().find(|other| other.node == row.node);
+            let direct = direct.map_or(1.0, |row| row.took.as_secs_f64());
+            writeln!(f, "{row} {:>8.2} x", row.took.as_secs_f64() / direct)?;
         }
         Ok(())
     }

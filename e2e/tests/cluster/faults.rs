@@ -1,0 +1,130 @@
+//! An API server that is slow, refuses, fails and drops watches: the operator takes up every change
+//! when it is over, and does not ask in a loop meanwhile.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use larder_e2e::{
+    cluster::{Cluster, Fault, FaultProxy, NAMESPACE, Options, story},
+    containerd::Version,
+    process::{self, Daemon},
+    sandbox::Told,
+    tools,
+};
+
+use crate::ground::{self, CACHE, MINUTE};
+
+/// Longer than a lease lasts (10 s): the operator loses it, ends and is started again, as the
+/// kubelet would.
+const FAULT_LASTS: Duration = Duration::from_secs(14);
+/// Requests a second of an operator that waits between its tries. Measured: up to 2.
+const CALM: f64 = 6.0;
+
+#[test]
+#[ignore = "a command of its own: make cluster"]
+fn the_operator_outlives_an_api_server_that_fails() -> Told {
+    let options = Options { nodes: vec![Version::V2_4], ..Options::default() };
+    story(options, async |sandbox, cluster| {
+        for name in ["proxycaches", "upstreamregistries"] {
+            cluster.apply(&ground::read(&format!("crds/yaml/{name}.yaml"))?).await?;
+        }
+        cluster.kubectl(&["create", "namespace", NAMESPACE]).await?;
+        ground::definitions_are_served(cluster).await?;
+        cluster.apply(&ground::resources(cluster)).await?;
+        let proxy = FaultProxy::start(cluster).await?;
+        let folder = sandbox.folder("operator")?;
+        tokio::select! {
+            ended = keep_running(&folder, proxy.kubeconfig()) => ended.context("the operator"),
+            told = tell(cluster, &proxy) => told,
+        }
+    })
+}
+
+/// As the kubelet does, but without its growing pauses.
+async fn keep_running(folder: &Path, kubeconfig: &Path) -> Result<()> {
+    let log = folder.join("operator.log");
+    loop {
+        let mut command = process::command(&tools::larder_operator()?, folder);
+        command
+            .args(["run", "--namespace", NAMESPACE, "--node-image", "10.77.0.1:5000/pause:1"])
+            .args(["--admin", "127.0.0.1:8080", "--identity", "one"])
+            .env("KUBECONFIG", kubeconfig);
+        let mut operator = Daemon::start("the operator", command, &log, &log)?;
+        while operator.check_running().is_ok() {
+            tokio::time::sleep(process::POLL).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn tell(cluster: &Cluster, proxy: &FaultProxy) -> Result<()> {
+    ground::says(cluster, CACHE, "Accepted", "True").await?;
+    let faults = [
+        Fault::Always(500),
+        Fault::Always(429),
+        Fault::Writes(409),
+        Fault::Writes(500),
+        Fault::Slow(Duration::from_secs(2)),
+    ];
+    for (number, fault) in faults.into_iter().enumerate() {
+        let host = format!("fault-{number}.example");
+        proxy.fail(fault);
+        add(cluster, &host).await?;
+        let rate = requests_per_second(proxy, FAULT_LASTS).await;
+        proxy.fail(Fault::None);
+        let recovered = Instant::now();
+        configured(cluster, &host).await.with_context(|| format!("after {fault:?}"))?;
+        println!("{fault:?}: {rate:.1} requests/s, in force {:.1?} later", recovered.elapsed());
+        ensure!(rate < CALM, "{fault:?}: {rate:.1} requests a second");
+    }
+    // Watches that break again and again.
+    let host = "dropped.example";
+    let until = Instant::now() + FAULT_LASTS;
+    let before = proxy.requests();
+    add(cluster, host).await?;
+    while Instant::now() < until {
+        proxy.drop_watches();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let asked = proxy.requests() - before;
+    configured(cluster, host).await.context("after dropped watches")?;
+    println!("watches dropped every second: {asked} requests in {FAULT_LASTS:?}");
+    ensure!(asked < 400, "{asked} requests");
+    // At rest again: the lease, and nothing else.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let rate = requests_per_second(proxy, Duration::from_secs(10)).await;
+    println!("at rest: {rate:.1} requests/s");
+    ensure!(rate < 2.0, "at rest: {rate:.1} requests a second");
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "few requests")]
+async fn requests_per_second(proxy: &FaultProxy, lasts: Duration) -> f64 {
+    let before = proxy.requests();
+    tokio::time::sleep(lasts).await;
+    (proxy.requests() - before) as f64 / lasts.as_secs_f64()
+}
+
+/// Past the proxy: by a user whose API server is well.
+async fn add(cluster: &Cluster, host: &str) -> Result<()> {
+    let name = host.replace('.', "-");
+    let object = format!(
+        "apiVersion: larder.dev/v1alpha1\nkind: UpstreamRegistry\nmetadata: {{name: {name}}}\n\
+         spec: {{host: {host}}}\n"
+    );
+    cluster.apply(&object).await?;
+    Ok(())
+}
+
+async fn configured(cluster: &Cluster, host: &str) -> Result<()> {
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/larder-default");
+    cluster
+        .wait_for(&format!("{host} is in the configuration"), MINUTE, async |cluster| {
+            let config = cluster.get(&path).await?.unwrap_or_default();
+            Ok(config["data"]["node.yaml"].as_str().is_some_and(|text| text.contains(host)))
+        })
+        .await
+}

@@ -1,0 +1,91 @@
+//! Nodes come, fall silent and go: the status tells, and nothing waits for them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use larder_e2e::{
+    cluster::{Cluster, Options, PullPolicy, story},
+    containerd::Version,
+    image::{APP, Edition, Image},
+    sandbox::{Sandbox, Told},
+};
+use serde_json::Value;
+
+use crate::ground::{self, CACHE, HUB_FOLDER, MINUTE};
+
+const APP_IMAGE: &str = "docker.io/library/app:1";
+
+#[test]
+#[ignore = "a command of its own: make cluster"]
+fn a_node_is_added_one_falls_silent_and_one_goes() -> Told {
+    story(Options::default(), async |sandbox, cluster| {
+        let image = Image::of(&APP, Edition::First)?;
+        cluster.upstreams.push_to_docker_hub("library/app:1", &image).await?;
+        ground::install(cluster).await?;
+        ground::apply(cluster).await?;
+        counts(cluster, 2).await?;
+        a_new_node_gets_a_cache(sandbox, cluster).await?;
+        a_silent_node_is_named_and_holds_nobody_up(cluster).await?;
+        cluster.switch_off("n3").await?;
+        cluster.delete(&["node", "n3"]).await?;
+        counts(cluster, 2).await
+    })
+}
+
+/// That many nodes are desired, ready, mirrored and reporting.
+async fn counts(cluster: &Cluster, nodes: u64) -> Result<()> {
+    cluster
+        .wait_for(&format!("{nodes} nodes in the status"), MINUTE * 3, async |cluster| {
+            let status = status(cluster).await?;
+            let counts = &status["nodes"];
+            let all = ["desired", "ready", "mirrored", "reporting"].map(|count| &counts[count]);
+            Ok(all.iter().all(|count| **count == nodes))
+        })
+        .await
+}
+
+async fn status(cluster: &Cluster) -> Result<Value> {
+    Ok(cluster.get(CACHE).await?.context("the ProxyCache is there")?["status"].clone())
+}
+
+async fn a_new_node_gets_a_cache(sandbox: &Sandbox, cluster: &mut Cluster) -> Result<()> {
+    let name = cluster.add_node(sandbox, Version::V1_7).await?;
+    counts(cluster, 3).await?;
+    let node = cluster.node(&name)?;
+    let pod = cluster.pod(&name, APP_IMAGE, PullPolicy::Always).await?;
+    ensure!(!pod.was_told("Failed"), "{:#?}", pod.events);
+    cluster.delete_pod(&pod).await?;
+    let served = cluster.cache_metrics(node).await?.served("docker.io");
+    ensure!(served > 0, "the pod's image did not come through the cache of the new node");
+    Ok(())
+}
+
+async fn a_silent_node_is_named_and_holds_nobody_up(cluster: &Cluster) -> Result<()> {
+    let silent = cluster.node("n2")?;
+    silent.disconnect().await?;
+    cluster
+        .wait_for("the silent node is named", MINUTE, async |cluster| {
+            let problems = status(cluster).await?["problemNodes"].clone();
+            let mut problems = problems.as_array().into_iter().flatten();
+            Ok(problems.any(|problem| {
+                problem["name"] == "n2"
+                    && (problem["reason"] == "NotReporting" || problem["reason"] == "NotReady")
+            }))
+        })
+        .await?;
+    cluster.wait_for_condition(CACHE, ("Degraded", "True", None), MINUTE).await?;
+    // A change reaches those that are there. 5 s, on a machine with other things to do.
+    cluster.delete(&["ureg", "docker-io"]).await?;
+    for (name, gone) in [("n1", true), ("n3", true), ("n2", false)] {
+        let node = cluster.node(name)?;
+        let what = format!("the mirror of docker.io on {name} is gone: {gone}");
+        let as_told = async |_: &Cluster| Ok(node.mirror_file(HUB_FOLDER).is_none() == gone);
+        cluster.wait_for(&what, Duration::from_secs(15), as_told).await?;
+    }
+    silent.connect().await?;
+    let followed = async |_: &Cluster| Ok(silent.mirror_file(HUB_FOLDER).is_none());
+    cluster.wait_for("the node follows when it is back", MINUTE * 2, followed).await?;
+    cluster.apply(&ground::resources(cluster)).await?;
+    counts(cluster, 3).await?;
+    cluster.wait_for_condition(CACHE, ("Degraded", "False", None), MINUTE * 2).await
+}
