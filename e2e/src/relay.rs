@@ -94,11 +94,7 @@ impl Relay {
     }
 
     /// Lays a line to `upstream` which begins at `address`.
-    pub async fn start_at(
-        address: SocketAddr,
-        upstream: SocketAddr,
-        shape: Shape,
-    ) -> Result<Self> {
+    pub async fn start_at(address: SocketAddr, upstream: SocketAddr, shape: Shape) -> Result<Self> {
         let counters = Arc::new(Counters::default());
         let (switches, orders) = mpsc::channel(1);
         let (ready, bound) = oneshot::channel();

@@ -44,7 +44,8 @@ pub fn larder_operator() -> Result<PathBuf> {
 
 /// A program of `make image`, which runs in an image without libraries.
 pub fn static_program(name: &str) -> Result<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let path = target.join(triple).join("release").join(name);
     ensure!(path.exists(), "{} is missing: run `make image`", path.display());

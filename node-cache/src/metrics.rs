@@ -293,12 +293,13 @@ impl Metrics {
         }
         self.served.with_label_values(&[host.as_str()]);
         self.fetched.with_label_values(&[host.as_str()]);
+        self.mirrored.with_label_values(&[host.as_str()]);
     }
 
     /// Forgets every upstream but those of `configured`: a gauge of one that is gone would keep its
     /// last value, and an alert on it, for ever.
     pub fn retain(&self, configured: &BTreeSet<&str>) {
-        for counters in [&self.requests, &self.served, &self.fetched, &self.fills] {
+        for counters in [&self.requests, &self.served, &self.fetched, &self.mirrored, &self.fills] {
             retain(counters, configured);
         }
         for gauges in [&self.rate_limit, &self.rate_remaining, &self.reachable] {

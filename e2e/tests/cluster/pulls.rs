@@ -98,7 +98,8 @@ async fn a_pod_on_each_node_pulls_through_its_cache(
     }
     for registry in registries(cluster) {
         let requests = registry.requests().await?;
-        let past: Vec<_> = requests.iter().filter(|it| it.user_agent.starts_with("containerd/")).collect();
+        let past: Vec<_> =
+            requests.iter().filter(|it| it.user_agent.starts_with("containerd/")).collect();
         ensure!(past.is_empty(), "containerd went past Larder: {past:#?}");
     }
     ground::says(cluster, CACHE, "MirrorEffective", "True").await

@@ -29,12 +29,8 @@ const CACHE: Step = Step::Kubectl(&["delete", "pcache", "default", "--cascade=fo
 const CACHE_IN_THE_BACKGROUND: Step = Step::Kubectl(&["delete", "pcache", "default"]);
 const REGISTRIES: Step = Step::Kubectl(&["delete", "ureg", "--all"]);
 const NAMESPACE_ITSELF: Step = Step::Kubectl(&["delete", "namespace", NAMESPACE]);
-const DEFINITIONS: Step = Step::Kubectl(&[
-    "delete",
-    "crd",
-    "proxycaches.larder.dev",
-    "upstreamregistries.larder.dev",
-]);
+const DEFINITIONS: Step =
+    Step::Kubectl(&["delete", "crd", "proxycaches.larder.dev", "upstreamregistries.larder.dev"]);
 
 /// The first one is the slowest: the garbage collector looks for new kinds every 30 s, and whoever
 /// removes a definition that is younger waits for it.
@@ -75,7 +71,11 @@ fn whatever_is_removed_first_nothing_hangs_and_nodes_are_as_they_were() -> Told 
                 cluster.delete_pod(&pod).await?;
                 node.remove_image(APP_IMAGE).await?;
             }
-            println!("{:5.1} s, then {:5.1} s: {order:?}", removed.as_secs_f64(), (asked.elapsed() - removed).as_secs_f64());
+            println!(
+                "{:5.1} s, then {:5.1} s: {order:?}",
+                removed.as_secs_f64(),
+                (asked.elapsed() - removed).as_secs_f64()
+            );
         }
         Ok(())
     })

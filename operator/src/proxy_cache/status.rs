@@ -143,10 +143,13 @@ fn mirror_effective(counts: &NodeCounts, seen: &Seen, before: &ProxyCacheStatus)
             "the node caches are being asked",
         );
     }
-    let message =
-        format!("containerd is sent to the cache on {} of {} nodes", counts.mirrored, counts.desired);
+    let message = format!(
+        "containerd is sent to the cache on {} of {} nodes",
+        counts.mirrored, counts.desired
+    );
     let proven = CacheReason::AllMirrored.as_str();
-    let was_proven = before.conditions.iter().any(|it| it.type_ == kind.as_str() && it.reason == proven);
+    let was_proven =
+        before.conditions.iter().any(|it| it.type_ == kind.as_str() && it.reason == proven);
     if counts.desired == 0 || counts.mirrored < counts.desired {
         Finding::new(kind, Some(false), CacheReason::NotAllMirrored.as_str(), message)
     } else if seen.any_asked() || was_proven {

@@ -32,9 +32,8 @@ const HEADERS: u64 = 256 << 10;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let told = say("Starting Kubernetes 1.36 with two nodes, and registries").map(|()| {
-        story(Options::default(), async |_, cluster| show(cluster, started).await)
-    });
+    let told = say("Starting Kubernetes 1.36 with two nodes, and registries")
+        .map(|()| story(Options::default(), async |_, cluster| show(cluster, started).await));
     match told {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => fail(&format!("{failure:?}")),
@@ -53,7 +52,10 @@ async fn show(cluster: &mut Cluster, started: Instant) -> Result<()> {
         say(&format!("  {}: containerd {}", node.name(), node.version()))?;
     }
     let image = Image::of(&BIG, Edition::First)?;
-    say(&format!("Pushing {IMAGE} ({}) to the docker.io of this demo, behind a line of 1 Gbit/s and 20 ms", megabytes(image.size())))?;
+    say(&format!(
+        "Pushing {IMAGE} ({}) to the docker.io of this demo, behind a line of 1 Gbit/s and 20 ms",
+        megabytes(image.size())
+    ))?;
     cluster.upstreams.push_to_docker_hub("library/app:1", &image).await?;
     cluster.upstreams.lay_line(Shape::GIGABIT).await?;
     let before = cluster.nodes().iter().map(Node::certs_dir).collect::<Result<Vec<_>>>()?;
@@ -67,7 +69,9 @@ async fn show(cluster: &mut Cluster, started: Instant) -> Result<()> {
         meter.read(cluster, &mut table, "without Larder", took).await?;
     }
 
-    say("helm install larder charts/larder, and kubectl apply of two examples of the documentation")?;
+    say(
+        "helm install larder charts/larder, and kubectl apply of two examples of the documentation",
+    )?;
     cluster.load_larder(TAG).await?;
     cluster.install(TAG, &[]).await?;
     for file in ["common-registries.yaml", "proxy-cache.yaml"] {
@@ -102,14 +106,21 @@ async fn show(cluster: &mut Cluster, started: Instant) -> Result<()> {
     let took = asked.elapsed().as_secs_f64();
     let after = cluster.nodes().iter().map(Node::certs_dir).collect::<Result<Vec<_>>>()?;
     ensure!(after == before, "a node is not as it was: {before:?}, now {after:?}");
-    say(&format!("  {took:.1} s, and /etc/containerd/certs.d of both nodes is as before, byte for byte"))?;
+    say(&format!(
+        "  {took:.1} s, and /etc/containerd/certs.d of both nodes is as before, byte for byte"
+    ))?;
     say(&format!("\n{table}"))?;
     say(&format!("{}", cluster.stages()))?;
     say(&format!("All of it in {:.0} s. Nothing is left running.", started.elapsed().as_secs_f64()))
 }
 
 /// A pod on each node. The line may carry `at_most` so many bytes for each.
-async fn pods(cluster: &Cluster, table: &mut Table, step: &'static str, at_most: u64) -> Result<()> {
+async fn pods(
+    cluster: &Cluster,
+    table: &mut Table,
+    step: &'static str,
+    at_most: u64,
+) -> Result<()> {
     for node in cluster.nodes() {
         let cache = Some(served(cluster, node).await?);
         let meter = Meter { node, upstream: carried(cluster), cache };
