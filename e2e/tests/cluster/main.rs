@@ -6,5 +6,6 @@ mod ground;
 mod nodes;
 mod operator;
 mod parts;
+mod prometheus;
 mod pulls;
 mod removal;

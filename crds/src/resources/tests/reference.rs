@@ -32,7 +32,7 @@ pub(super) fn page(definition: &CustomResourceDefinition) -> String {
         cell(schema["description"].as_str().unwrap()),
     );
     for rule in rules(&schema) {
-        writeln!(page, "\nRule: {rule}.").unwrap();
+        writeln!(page, "\nRule: \"{rule}\".").unwrap();
     }
     for part in ["spec", "status"] {
         let root = &schema["properties"][part];
@@ -42,7 +42,10 @@ pub(super) fn page(definition: &CustomResourceDefinition) -> String {
             cell(root["description"].as_str().unwrap_or_default())
         )
         .unwrap();
-        fields("", root, &mut page);
+        let mut rows = String::new();
+        fields("", root, &mut rows);
+        // Nobody writes a status.
+        page += &if part == "status" { rows.replace(" | required | ", " |  | ") } else { rows };
     }
     page.replace("\n\n\n", "\n\n")
 }
@@ -69,7 +72,7 @@ fn fields(place: &str, schema: &Value, page: &mut String) {
         if !of_items.is_empty() && theirs.is_none() {
             meaning.push(format!("Each: {}", of_items.join(" ")));
         }
-        let rules = rules(field).chain(rules(items)).map(|rule| format!("Rule: {rule}."));
+        let rules = rules(field).chain(rules(items)).map(|rule| format!("Rule: \"{rule}\"."));
         meaning.extend(rules);
         writeln!(page, "| `{place}` | {kind} | {default} | {} |", meaning.join(" ")).unwrap();
         if theirs.is_some() {
@@ -102,17 +105,17 @@ fn bounds(schema: &Value) -> Vec<String> {
         let words = words.iter().filter_map(Value::as_str).map(|word| format!("`{word}`"));
         bounds.push(format!("One of {}.", words.collect::<Vec<_>>().join(", ")));
     }
-    for (name, text) in [
-        ("minimum", "At least"),
-        ("maximum", "At most"),
-        ("minLength", "Characters: at least"),
-        ("maxLength", "Characters: at most"),
-        ("minItems", "Entries: at least"),
-        ("maxItems", "Entries: at most"),
-        ("maxProperties", "Entries: at most"),
+    for (least, most, unit) in [
+        ("minimum", "maximum", ""),
+        ("minLength", "maxLength", " characters"),
+        ("minItems", "maxItems", " entries"),
+        ("minProperties", "maxProperties", " entries"),
     ] {
-        if let Some(bound) = schema[name].as_f64() {
-            bounds.push(format!("{text} {bound}."));
+        match (schema[least].as_f64(), schema[most].as_f64()) {
+            (Some(least), Some(most)) => bounds.push(format!("{least} to {most}{unit}.")),
+            (None, Some(most)) => bounds.push(format!("Up to {most}{unit}.")),
+            (Some(least), None) => bounds.push(format!("At least {least}{unit}.")),
+            (None, None) => {}
         }
     }
     if let Some(pattern) = schema["pattern"].as_str() {
