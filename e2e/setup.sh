@@ -33,11 +33,12 @@ TXT
 #   iproute2         network namespaces of the cluster stories
 #   openssl          certificates of the TLS stories
 #   ca-certificates  the trust store that those are put beside
+#   prometheus       scrapes; promtool tests the alerts
 #   jq zstd          images and answers, by hand and in scripts
 #   xfsprogs         xfs, and the tool that cuts the power of a file system
 #   libfaketime      the clock that jumps
 #   ShellCheck       for `make lint`
-PACKAGES=(containerd runc containernetworking-plugins nftables docker-registry skopeo iproute2 openssl ca-certificates jq zstd xfsprogs libfaketime shellcheck)
+PACKAGES=(containerd runc containernetworking-plugins nftables docker-registry skopeo iproute2 openssl ca-certificates prometheus jq zstd xfsprogs libfaketime shellcheck)
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK="# put here by Larder's e2e/setup.sh while packages are installed"
@@ -241,6 +242,7 @@ tools() {
   tool distribution "" "-X github.com/distribution/distribution/v3/version.version=VERSION"
   tool crane "" "-X github.com/google/go-containerregistry/cmd/crane/cmd.Version=VERSION"
   tool conformance
+  tool helm "" "-X helm.sh/helm/v4/internal/version.version=vVERSION"
   tool cargo-fuzz
   # Seven minutes of building, for `make cluster` alone: only if asked for.
   ((${#wanted[@]} > 0)) || return 0
@@ -248,7 +250,6 @@ tools() {
   # Without a version the API server says v0.0.0-master, and clients refuse to compare.
   local build_info="k8s.io/component-base/version"
   tool kubernetes "" "-X $build_info.gitVersion=vVERSION -X $build_info.gitMajor=1 -X $build_info.gitMinor=36"
-  tool helm "" "-X helm.sh/helm/v4/internal/version.version=vVERSION"
 }
 
 main() {

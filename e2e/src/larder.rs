@@ -135,6 +135,11 @@ impl Larder {
         self.pull
     }
 
+    /// Where its metrics and its report are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its document, with nothing about containerd.
     pub fn config_file(&self) -> PathBuf {
         self.folder.join(DOCUMENT)

@@ -6,7 +6,7 @@
 //! [`clients`] pull. Programs are found by [`tools`] and started by [`process`], which also ends
 //! them. [`disk`] is a disk that may break, [`snapshot`] sees what changed in a folder, [`soak`]
 //! keeps count of what runs many times, [`certificates`] are of an authority that nobody trusts.
-//! A [`cluster`] is a whole Kubernetes.
+//! A [`cluster`] is a whole Kubernetes, a [`prometheus`] scrapes either.
 
 pub mod certificates;
 pub mod clients;
@@ -19,6 +19,7 @@ pub mod image;
 pub mod larder;
 pub mod metrics;
 pub mod process;
+pub mod prometheus;
 pub mod registry;
 pub mod relay;
 pub mod sandbox;

@@ -1,8 +1,12 @@
 //! What is counted. Labels are closed sets: configured upstreams and the variants of enums here, so
 //! the number of series does not depend on what clients send (T16).
 
+use std::collections::{BTreeSet, HashMap};
+
+use larder_crds::node::{MirrorReason, MirrorReport, MirrorState};
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, MetricVec, MetricVecBuilder},
 };
 
 use crate::{
@@ -80,6 +84,8 @@ pub enum FillEnd {
 }
 
 impl FillEnd {
+    const ALL: [Self; 4] = [Self::Stored, Self::NotKept, Self::Mismatch, Self::Interrupted];
+
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,6 +117,8 @@ pub struct Metrics {
     pub evicted: IntCounter,
     /// The store's state, one of them 1.
     store_state: IntGaugeVec,
+    mirror_state: IntGaugeVec,
+    mirror_problem: IntGaugeVec,
     /// Bytes free on the store's file system.
     pub store_free: IntGauge,
     /// Errors of the disk that did not reach a client.
@@ -131,6 +139,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Creates every metric in `registry`, which must not have them yet.
+    #[expect(clippy::too_many_lines, reason = "it is a list")]
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         build_info(registry)?;
         let upstream: &[&str] = &["upstream"];
@@ -145,6 +154,9 @@ impl Metrics {
         };
         let gauges = |name, help| -> Result<IntGaugeVec, prometheus::Error> {
             add(registry, IntGaugeVec::new(Opts::new(name, help), upstream)?)
+        };
+        let states = |name, help, label: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            add(registry, IntGaugeVec::new(Opts::new(name, help), &[label])?)
         };
         Ok(Self {
             requests: counters(
@@ -178,11 +190,11 @@ impl Metrics {
             )?,
             rate_limit: gauges(
                 "larder_node_upstream_rate_limit",
-                "Pulls that the upstream allows per window, as announced.",
+                "Pulls that the upstream allows per window; 0 if it announces no limit.",
             )?,
             rate_remaining: gauges(
                 "larder_node_upstream_rate_limit_remaining",
-                "Pulls left in the window, as announced.",
+                "Pulls left in the window when the upstream last said so.",
             )?,
             reachable: gauges(
                 "larder_node_upstream_reachable",
@@ -200,7 +212,21 @@ impl Metrics {
                 "larder_node_evicted_total",
                 "Blobs and unfinished downloads given up to make room.",
             )?,
-            store_state: store_state(registry)?,
+            store_state: states(
+                "larder_node_store_state",
+                "1 for the state that the store is in, 0 for the others.",
+                "state",
+            )?,
+            mirror_state: states(
+                "larder_node_mirror_state",
+                "1 for the state of containerd's mirror files, 0 for the others. Only with --mirror-state.",
+                "state",
+            )?,
+            mirror_problem: states(
+                "larder_node_mirror_problem",
+                "1 for the reason why containerd is not sent here, or not for every registry.",
+                "reason",
+            )?,
             store_free: gauge(
                 "larder_node_store_free_bytes",
                 "Bytes free on the file system of the store.",
@@ -244,14 +270,41 @@ impl Metrics {
         }
     }
 
+    /// Publishes what the configurator reports.
+    pub fn set_mirror(&self, report: &MirrorReport) {
+        for state in MirrorState::ALL.map(MirrorState::as_str).into_iter().chain(["Unknown"]) {
+            self.mirror_state.with_label_values(&[state]).set(i64::from(state == report.state));
+        }
+        for reason in MirrorReason::ALL.map(MirrorReason::as_str) {
+            self.mirror_problem
+                .with_label_values(&[reason])
+                .set(i64::from(reason == report.reason));
+        }
+    }
+
     /// Makes the series of a configured upstream appear with zero, so that a rate over them works
     /// from the first request on.
     pub fn announce(&self, host: &UpstreamHost) {
         for outcome in Outcome::ALL {
             self.requests.with_label_values(&[host.as_str(), outcome.as_str()]);
         }
+        for end in FillEnd::ALL {
+            self.fills.with_label_values(&[host.as_str(), end.as_str()]);
+        }
         self.served.with_label_values(&[host.as_str()]);
         self.fetched.with_label_values(&[host.as_str()]);
+        self.mirrored.with_label_values(&[host.as_str()]);
+    }
+
+    /// Forgets every upstream but those of `configured`: a gauge of one that is gone would keep its
+    /// last value, and an alert on it, for ever.
+    pub fn retain(&self, configured: &BTreeSet<&str>) {
+        for counters in [&self.requests, &self.served, &self.fetched, &self.mirrored, &self.fills] {
+            retain(counters, configured);
+        }
+        for gauges in [&self.rate_limit, &self.rate_remaining, &self.reachable] {
+            retain(gauges, configured);
+        }
     }
 
     /// Counts one answered request.
@@ -311,10 +364,17 @@ fn build_info(registry: &Registry) -> Result<(), prometheus::Error> {
     add(registry, build).map(drop)
 }
 
-fn store_state(registry: &Registry) -> Result<IntGaugeVec, prometheus::Error> {
-    let help = "1 for the state that the store is in, 0 for the others.";
-    let opts = Opts::new("larder_node_store_state", help);
-    add(registry, IntGaugeVec::new(opts, &["state"])?)
+fn retain<B: MetricVecBuilder>(metric: &MetricVec<B>, configured: &BTreeSet<&str>) {
+    for family in metric.collect() {
+        for series in family.get_metric() {
+            let labels: HashMap<_, _> =
+                series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if labels.get("upstream").is_some_and(|host| !configured.contains(host)) {
+                // Another scrape may have removed it already.
+                let _ = metric.remove(&labels);
+            }
+        }
+    }
 }
 
 fn add<C: Collector + Clone + 'static>(
@@ -324,3 +384,6 @@ fn add<C: Collector + Clone + 'static>(
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The composition root: builds, spawns, joins.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
@@ -152,7 +153,7 @@ async fn act(client: Client, args: RunArgs, metrics: Metrics) -> anyhow::Result<
             upstream_registry::reconcile,
         );
         let polls = ctx.fleet.clone().poll(world.clone(), http);
-        tokio::join!(caches, registries, polls, spread(&world, &changes));
+        tokio::join!(caches, registries, polls, spread(&world, &changes, &ctx.metrics));
         anyhow::Ok(())
     };
     tokio::select! {
@@ -185,14 +186,20 @@ fn recorder(client: Client, identity: &str) -> Recorder {
 }
 
 /// Everything that changes may concern every object; there are few.
-async fn spread(world: &World, changes: &broadcast::Sender<()>) {
+async fn spread(world: &World, changes: &broadcast::Sender<()>, metrics: &Metrics) {
     loop {
         world.changed().await;
         sleep(SETTLE).await;
+        // Nobody reconciles what is gone.
+        metrics.retain(&names(&world.caches.state()), &names(&world.registries.state()));
         // Nobody listens while the controllers start; they look at everything then.
         let _ = changes.send(());
         sleep(PAUSE).await;
     }
+}
+
+fn names<K: kube::Resource>(objects: &[Arc<K>]) -> BTreeSet<String> {
+    objects.iter().map(|object| object.name_any()).collect()
 }
 
 fn follow(changes: &broadcast::Sender<()>) -> impl Stream<Item = ()> + Send + 'static {

@@ -122,6 +122,7 @@ async fn report(
     let daemon_set = ctx.world.daemon_set(&labels::object_name(&cache.name_any()));
     let before = cache.status.clone().unwrap_or_default();
     let after = status::status(cache, outcome, daemon_set.as_deref(), seen, Timestamp::now());
+    ctx.metrics.cache(&cache.name_any(), &after, &seen.problems());
     let key = format!("ProxyCache/{}", cache.name_any());
     if !status::is_due(&before, &after, ctx.written.since(&key)) {
         return Ok(());

@@ -39,6 +39,7 @@ pub async fn reconcile(
     let seen = status::Seen { used, reports: &reports, polled: polls > 0 };
     let before = registry.status.clone().unwrap_or_default();
     let after = status::status(&registry, &outcome, &seen, Timestamp::now());
+    ctx.metrics.upstream(&name, &registry.spec.host, &after, seen.nodes(&registry.spec.host));
     let key = format!("UpstreamRegistry/{name}");
     if status::is_due(&before, &after, ctx.written.since(&key)) {
         let api: Api<UpstreamRegistry> = Api::all(ctx.client.clone());

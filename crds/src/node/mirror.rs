@@ -37,6 +37,9 @@ pub enum MirrorState {
 }
 
 impl MirrorState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Mirrored, Self::Withdrawn, Self::NotEffective, Self::Failing];
+
     /// As it is written.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -74,6 +77,18 @@ pub enum MirrorReason {
 }
 
 impl MirrorReason {
+    /// All but `None`.
+    pub const ALL: [Self; 8] = [
+        Self::ConfigPathMissing,
+        Self::ColonConfigPath,
+        Self::ConfigPathElsewhere,
+        Self::ForeignMirror,
+        Self::CertsDirUnusable,
+        Self::MirrorUnreachable,
+        Self::NotContainerd,
+        Self::ConfigUnreadable,
+    ];
+
     /// As it is written.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -96,23 +111,11 @@ mod tests {
 
     #[test]
     fn names_are_written_as_the_types_say_them() {
-        use MirrorReason as R;
-        use MirrorState as S;
         let written = |value| serde_json::to_value(value).unwrap();
-        for state in [S::Mirrored, S::Withdrawn, S::NotEffective, S::Failing] {
+        for state in MirrorState::ALL {
             assert_eq!(written(serde_json::to_value(state).unwrap()), state.as_str());
         }
-        for reason in [
-            R::None,
-            R::ConfigPathMissing,
-            R::ColonConfigPath,
-            R::ConfigPathElsewhere,
-            R::ForeignMirror,
-            R::CertsDirUnusable,
-            R::MirrorUnreachable,
-            R::NotContainerd,
-            R::ConfigUnreadable,
-        ] {
+        for reason in MirrorReason::ALL.into_iter().chain([MirrorReason::None]) {
             assert_eq!(written(serde_json::to_value(reason).unwrap()), reason.as_str());
         }
     }

@@ -9,6 +9,9 @@ macro_rules! words {
         pub enum $name { $($(#[$doc])* $word,)+ }
 
         impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$word),+];
+
             /// As it is written.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$word => stringify!($word),)+ }

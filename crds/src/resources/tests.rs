@@ -1,3 +1,5 @@
+mod reference;
+
 use std::{env, fs, path::PathBuf};
 
 use super::*;
@@ -11,6 +13,9 @@ fn generated() -> Vec<(PathBuf, String)> {
         let name = format!("{}.yaml", definition.spec.names.plural);
         let text = serde_yaml::to_string(&definition).unwrap();
         files.push((crds.join("yaml").join(&name), format!("{head}{text}")));
+        let page = format!("{}.md", definition.spec.names.singular.clone().unwrap_or_default());
+        let page = crds.join("../docs/reference").join(page);
+        files.push((page, reference::page(&definition)));
         // `helm uninstall` must not take away what users wrote.
         let keep = ("helm.sh/resource-policy".to_owned(), "keep".to_owned());
         definition.metadata.annotations = Some([keep].into());
@@ -33,4 +38,31 @@ fn the_committed_crd_files_are_those_of_the_types() {
             path.display()
         );
     }
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/troubleshooting.md");
+    let guide = fs::read_to_string(path).unwrap();
+    let section = |title: &str| {
+        let found = guide.split(&format!("\n## {title}\n")).nth(1);
+        let found = found.unwrap_or_else(|| panic!("no section {title}"));
+        found.split("\n## ").next().unwrap().to_owned()
+    };
+    let rows = |title: &str| -> Vec<String> {
+        let section = section(title);
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        rows.map(|(reason, _)| reason.to_owned()).collect()
+    };
+    let sorted = |mut words: Vec<String>| {
+        words.sort();
+        words
+    };
+    let all = |words: Vec<&str>| sorted(words.into_iter().map(ToOwned::to_owned).collect());
+    let nodes = NodeReason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(sorted(rows("Nodes")), all(nodes));
+    let caches = CacheReason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(sorted(rows("ProxyCache")), all(caches));
+    let upstreams = UpstreamReason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(sorted(rows("UpstreamRegistry")), all(upstreams));
 }

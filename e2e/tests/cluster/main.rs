@@ -8,6 +8,7 @@ mod nodes;
 mod operator;
 mod operators;
 mod parts;
+mod prometheus;
 mod pulls;
 mod removal;
 mod rules;

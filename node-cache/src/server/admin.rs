@@ -80,12 +80,19 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let upstreams = admin.upstreams.borrow().clone();
+    admin
+        .metrics
+        .retain(&upstreams.all().map(|upstream| upstream.config().host.as_str()).collect());
     for upstream in upstreams.all() {
         let host = &upstream.config().host;
         admin.metrics.set_reachable(host, upstream.health().reachable);
-        if let Some(limit) = upstream.rate_limit() {
-            admin.metrics.set_rate_limit(host, limit.limit, limit.remaining);
-        }
+        let limit = upstream.rate_limit();
+        let (limit, remaining) = limit.map_or((0, 0), |limit| (limit.limit, limit.remaining));
+        admin.metrics.set_rate_limit(host, limit, remaining);
+    }
+    // Without a configurator there is nothing to say, and nothing to alert on.
+    if let Some(path) = &admin.mirror_state {
+        admin.metrics.set_mirror(&mirror::state::report(Some(path)));
     }
     if let Some(usage) = admin.measure().await {
         admin.metrics.set_store(&usage);

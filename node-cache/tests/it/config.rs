@@ -51,6 +51,10 @@ async fn an_upstream_that_was_taken_out_is_unknown_again() {
     let gone = async || larder.get(&tag("two.test")).send().await.status == 404;
     assert!(eventually(10, gone).await, "{}", larder.log().text());
     assert_eq!(larder.get(&tag("one.test")).send().await.status, 200);
+    // A gauge that stayed would keep an alert on it for ever.
+    let metrics = larder.admin("/metrics").send().await;
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    assert!(metrics.contains("one.test") && !metrics.contains("two.test"), "{metrics}");
 }
 
 #[tokio::test]

@@ -12,7 +12,10 @@ use larder_crds::{
 };
 
 use super::validate::{Rejected, ValidUpstream};
-use crate::condition::{Finding, conditions};
+use crate::{
+    condition::{Finding, conditions},
+    metrics::UpstreamNodes,
+};
 
 /// What is known of a registry.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,19 @@ pub(super) struct Seen<'a> {
     pub reports: &'a [&'a NodeReport],
     /// Whether everybody has been asked at least once.
     pub polled: bool,
+}
+
+impl Seen<'_> {
+    /// How many nodes reported on `host`, and what.
+    pub(super) fn nodes(&self, host: &str) -> UpstreamNodes {
+        let mut nodes = UpstreamNodes::default();
+        for report in self.reports.iter().filter_map(|report| report.upstreams.get(host)) {
+            nodes.reporting += 1;
+            nodes.rejected += usize::from(!report.accepted);
+            nodes.unreachable += usize::from(report.accepted && !report.reachable);
+        }
+        nodes
+    }
 }
 
 type Reported<'a> = Vec<(&'a str, &'a UpstreamReport)>;
