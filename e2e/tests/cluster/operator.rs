@@ -21,7 +21,6 @@ const HUB: &str = "/apis/larder.dev/v1alpha1/upstreamregistries/docker-io";
 const CONFIG: &str = "/api/v1/namespaces/larder/configmaps/larder-default";
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn definitions_and_examples_are_taken_and_an_operator_makes_a_cache_of_them() -> Told {
     story(Options::default(), async |sandbox, cluster| {
         for name in ["proxycaches", "upstreamregistries"] {

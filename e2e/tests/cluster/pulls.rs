@@ -25,7 +25,6 @@ const FOREIGN: &str = "# by hand\nserver = \"https://registry.example:443\"\n\n\
                        [host.\"https://mirror.example:5443\"]\n  capabilities = [\"pull\"]\n";
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
     story(Options::default(), async |_, cluster| {
         let image = Image::of(&APP, Edition::First)?;
