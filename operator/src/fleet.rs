@@ -107,14 +107,19 @@ async fn ask(pod: &Pod, world: &World, http: &reqwest::Client) -> Asked {
     let token =
         token.map(|token| String::from_utf8_lossy(&token.0).into_owned()).unwrap_or_default();
     let request = http.get(format!("http://{host}:{port}/report")).bearer_auth(token);
+    report_of(&pod.uid().unwrap_or_default(), request).await
+}
+
+/// The report of one instance, and of no other.
+async fn report_of(instance: &str, request: reqwest::RequestBuilder) -> Asked {
+    let silent = |message: String| (NodeReason::NotReporting, message);
     let answer = tokio::time::timeout(PATIENCE, receive(request)).await;
     let body =
         answer.map_err(|_| silent(format!("no report within {} s", PATIENCE.as_secs())))??;
     let report = read(&body).map_err(|message| (NodeReason::ReportInvalid, message))?;
     // A pod that took the port over from this one speaks for itself.
-    if Some(&report.instance) != pod.uid().as_ref() {
-        let message =
-            format!("another instance answers on port {port}: {:?}", shorten(report.instance, 64));
+    if report.instance != instance {
+        let message = format!("another instance answers: {:?}", shorten(report.instance, 64));
         return Err((NodeReason::ReportInvalid, message));
     }
     Ok(report)
@@ -180,6 +185,8 @@ fn random() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     const REPORT: &str = r#"{"apiVersion": "node.larder.dev/v1alpha1", "instance": "u", "version": "9",
@@ -190,6 +197,55 @@ mod tests {
         let report = read(REPORT.as_bytes()).unwrap();
         assert_eq!(report.upstreams["docker.io"].last_error, "a[31mb");
         assert_eq!(report.store.used_bytes, 0);
+    }
+
+    /// What a node that answers so, or not at all, is held for.
+    async fn judged(answer: Option<Vec<u8>>) -> Asked {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/report", listener.local_addr().unwrap());
+        let node = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if let Some(answer) = answer {
+                // Who has read enough hangs up.
+                let _ = stream.write_all(&answer).await;
+            }
+            std::future::pending::<()>().await;
+        });
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let asked = report_of("u", http.get(url)).await;
+        node.abort();
+        asked
+    }
+
+    fn http(status: &str, length: usize, body: &[u8]) -> Option<Vec<u8>> {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
+        Some([head.as_bytes(), body].concat())
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_silent_slow_enormous_or_lies_is_named_within_two_seconds() {
+        let report = REPORT.as_bytes();
+        assert!(judged(http("200 OK", report.len(), report)).await.is_ok());
+        let stranger = REPORT.replace("\"u\"", "\"v\"");
+        let enormous = vec![b' '; MAX_REPORT + 1];
+        for (answer, reason, says) in [
+            (None, NodeReason::NotReporting, "no report within 2 s"),
+            (http("200 OK", 100, b"{"), NodeReason::NotReporting, "no report within 2 s"),
+            (http("401 Unauthorized", 0, b""), NodeReason::NotReporting, "401"),
+            (http("302 Found", 0, b""), NodeReason::NotReporting, "302"),
+            (Some(b"SSH-2.0".to_vec()), NodeReason::NotReporting, ""),
+            (http("200 OK", 1 << 30, &enormous), NodeReason::ReportInvalid, "is over 262144 bytes"),
+            (http("200 OK", 2, b"[]"), NodeReason::ReportInvalid, "cannot be read"),
+            (
+                http("200 OK", stranger.len(), stranger.as_bytes()),
+                NodeReason::ReportInvalid,
+                "another instance answers: \"v\"",
+            ),
+        ] {
+            let (found, message) = judged(answer).await.unwrap_err();
+            assert_eq!(found, reason, "{message}");
+            assert!(message.contains(says), "{says}: {message}");
+        }
     }
 
     #[test]

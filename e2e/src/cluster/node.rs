@@ -119,7 +119,12 @@ impl Node {
 
     /// What lies in the node's `/etc/containerd/certs.d` now: names, modes, owners and bytes.
     pub fn certs_dir(&self) -> Result<Snapshot> {
-        Snapshot::of(&self.seen(CERTS_DIR))
+        self.snapshot(CERTS_DIR)
+    }
+
+    /// The same of any folder of the node.
+    pub fn snapshot(&self, folder: &str) -> Result<Snapshot> {
+        Snapshot::of(&self.seen(folder))
     }
 
     /// Removes an image from containerd, as the kubelet's garbage collection does.

@@ -1,6 +1,6 @@
 //! Nodes come, fall silent and go: the status tells, and nothing waits for them.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use larder_e2e::{
@@ -11,7 +11,7 @@ use larder_e2e::{
 };
 use serde_json::Value;
 
-use crate::ground::{self, CACHE, HUB_FOLDER, MINUTE};
+use crate::ground::{self, CACHE, FIRST, HUB_FOLDER, MINUTE};
 
 const APP_IMAGE: &str = "docker.io/library/app:1";
 
@@ -21,14 +21,54 @@ fn a_node_is_added_one_falls_silent_and_one_goes() -> Told {
         let image = Image::of(&APP, Edition::First)?;
         cluster.upstreams.push_to_docker_hub("library/app:1", &image).await?;
         ground::install(cluster).await?;
+        let before = cluster.node("n2")?.snapshot("/etc/containerd")?;
+        config_path_becomes_a_list(cluster).await?;
         ground::apply(cluster).await?;
+        let repair = r#"{"spec":{"containerd":{"colonPathRepair":true}}}"#;
+        cluster.kubectl(&["patch", "pcache", "default", "--type=merge", "--patch", repair]).await?;
         counts(cluster, 2).await?;
+        a_pod_pulls_through_the_list(cluster).await?;
         a_new_node_gets_a_cache(sandbox, cluster).await?;
         a_silent_node_is_named_and_holds_nobody_up(cluster).await?;
         cluster.switch_off("n3").await?;
         cluster.delete(&["node", "n3"]).await?;
-        counts(cluster, 2).await
+        counts(cluster, 2).await?;
+        cluster.uninstall(&[]).await?;
+        let node = cluster.node("n2")?;
+        fs::write(node.seen(CONFIG), fs::read_to_string(node.seen(CONFIG))?.replace(LIST, ONE))?;
+        let after = node.snapshot("/etc/containerd")?;
+        ensure!(after == before, "before: {before:?}\nafter: {after:?}");
+        Ok(())
     })
+}
+
+const CONFIG: &str = "/etc/containerd/config.toml";
+const ONE: &str = "config_path = \"/etc/containerd/certs.d\"";
+const LIST: &str = "config_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"";
+
+/// As containerd 2 is configured by default. It reads the list as one name, so nothing that speaks
+/// plain HTTP can be pulled until the list leads somewhere.
+async fn config_path_becomes_a_list(cluster: &mut Cluster) -> Result<()> {
+    let own = cluster.upstreams.own.address();
+    let node = cluster.node("n2")?;
+    for image in [format!("{own}/pause:1"), format!("{own}/larder:{FIRST}")] {
+        node.pull(&image).await?;
+    }
+    let config = node.seen(CONFIG);
+    let text = fs::read_to_string(&config)?;
+    ensure!(text.contains(ONE), "another configuration: {text}");
+    fs::write(&config, text.replace(ONE, LIST))?;
+    cluster.node_mut("n2")?.restart_containerd().await
+}
+
+async fn a_pod_pulls_through_the_list(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node("n2")?;
+    let pod = cluster.pod("n2", APP_IMAGE, PullPolicy::Always).await?;
+    cluster.delete_pod(&pod).await?;
+    node.remove_image(APP_IMAGE).await?;
+    let served = cluster.cache_metrics(node).await?.served("docker.io");
+    ensure!(served > 0, "containerd goes past the cache: {}", cluster.kubectl(&["describe", "pcache"]).await?);
+    Ok(())
 }
 
 /// That many nodes are desired, ready, mirrored and reporting.

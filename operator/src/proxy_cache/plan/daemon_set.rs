@@ -312,8 +312,9 @@ fn configurator(valid: &ValidCache, installed: &Installed) -> Container {
         resources: Some(resources("10m", "16Mi", "64Mi")),
         env: Some(vec![field("LARDER_INSTANCE", "metadata.uid")]),
         volume_mounts: Some(vec![
-            // The folder of the configuration first: the folder of mirrors may lie in it.
-            mount("containerd", &text(config_dir(valid)), true),
+            // The folder of the configuration first: the folder of mirrors may lie in it. The link of
+            // colonPathRepair lies there too: /etc/containerd/certs.d:/etc/docker/certs.d.
+            mount("containerd", &text(config_dir(valid)), !valid.containerd.colon_path_repair),
             mount("certs", &text(&files.certs_dir), false),
             mount("config", CONFIG_DIR, true),
             mount("state", STATE_DIR, false),
