@@ -30,19 +30,20 @@ demo-node: ## one node without Kubernetes: pull a 300 MB image with and without 
 	@echo '==> The demo'
 	@$(TARGET)/debug/demo-node
 
-test: ## all tests: unit, property, stories with real containerds and registries, fuzzing (root)
-	@echo '==> Tools of the tests'
+test: ## all tests: unit, property, stories with real containerds, registries and Kubernetes, fuzzing (root)
+	@echo '==> Tools of the tests (the first time takes 15 minutes, 7 of them for Kubernetes)'
 	@e2e/setup.sh
+	@$(MAKE) --no-print-directory programs
 	@echo '==> Building and running all tests (the first time takes minutes)'
 	@cargo test --workspace --no-fail-fast
 	@node-cache/fuzz/run
 
-cluster: ## stories on a real Kubernetes with two nodes (root; the first time builds it, 7 min). Not part of `make test` yet
+cluster: ## of the tests those on a real Kubernetes with two nodes (root)
 	@echo '==> Tools of the cluster'
 	@e2e/setup.sh $(CLUSTER_TOOLS)
 	@$(MAKE) --no-print-directory programs
 	@cargo build --workspace
-	@cargo test --workspace --test cluster -- --ignored
+	@cargo test --workspace --test cluster
 
 image: programs ## Larder's image, an OCI layout of static programs and a CA bundle: target/image
 	@cargo build --workspace

@@ -244,8 +244,6 @@ tools() {
   tool conformance
   tool helm "" "-X helm.sh/helm/v4/internal/version.version=vVERSION"
   tool cargo-fuzz
-  # Seven minutes of building, for `make cluster` alone: only if asked for.
-  ((${#wanted[@]} > 0)) || return 0
   tool etcd
   # Without a version the API server says v0.0.0-master, and clients refuse to compare.
   local build_info="k8s.io/component-base/version"

@@ -48,7 +48,7 @@ pub fn static_program(name: &str) -> Result<PathBuf> {
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
     let triple = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let path = target.join(triple).join("release").join(name);
-    ensure!(path.exists(), "{} is missing: run `make image`", path.display());
+    ensure!(path.exists(), "{} is missing: run `make programs`", path.display());
     Ok(path)
 }
 

@@ -113,6 +113,8 @@ words! {
         Unreachable,
         /// No node has reported on it.
         NotReported,
+        /// No node has needed anything of it.
+        NotAsked,
         /// There are none, or they work.
         CredentialsValid,
         /// `tls.insecure` is set.

@@ -24,7 +24,6 @@ spec:
 ";
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn a_cluster_boots_pulls_from_docker_hub_and_leaves_nothing() -> Told {
     story(Options::default(), async |_, cluster| {
         a_daemon_set_runs_on_both(cluster).await?;
@@ -97,7 +96,6 @@ async fn a_pod_on_each_node_pulls_from_docker_hub(cluster: &Cluster) -> Result<V
 }
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn a_story_that_panics_is_told_with_what_the_cluster_says_and_leaves_nothing() {
     let options = Options { nodes: vec![Version::V2_4], ..Options::default() };
     let told = story(options, async |_, cluster| {

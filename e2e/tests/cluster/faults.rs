@@ -24,7 +24,6 @@ const FAULT_LASTS: Duration = Duration::from_secs(14);
 const CALM: f64 = 6.0;
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn the_operator_outlives_an_api_server_that_fails() -> Told {
     let options = Options { nodes: vec![Version::V2_4], ..Options::default() };
     story(options, async |sandbox, cluster| {

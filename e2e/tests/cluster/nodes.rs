@@ -16,7 +16,6 @@ use crate::ground::{self, CACHE, HUB_FOLDER, MINUTE};
 const APP_IMAGE: &str = "docker.io/library/app:1";
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn a_node_is_added_one_falls_silent_and_one_goes() -> Told {
     story(Options::default(), async |sandbox, cluster| {
         let image = Image::of(&APP, Edition::First)?;

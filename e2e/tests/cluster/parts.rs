@@ -15,7 +15,6 @@ use larder_e2e::{
 };
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn every_part_goes_and_comes_back_on_its_own() -> Told {
     story(Options::default(), async |sandbox, cluster| {
         an_image_of_static_programs_runs_on_both(sandbox, cluster).await?;

@@ -17,7 +17,6 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 9090);
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn prometheus_finds_everything_that_alerts_and_dashboard_ask_for() -> Told {
     story(Options::default(), async |sandbox, cluster| {
         let image = Image::of(&APP, Edition::First)?;

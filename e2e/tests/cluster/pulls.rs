@@ -11,7 +11,10 @@ use larder_e2e::{
     sandbox::Told,
 };
 
-use crate::ground::{self, CACHE, FIRST, HUB_FOLDER, MINUTE, PRIVATE_FOLDER, while_pods_start};
+use crate::{
+    ground::{self, CACHE, FIRST, HUB_FOLDER, MINUTE, PRIVATE_FOLDER, while_pods_start},
+    operators::{the_other_acts_when_the_leader_dies, they_may_do_no_more_than_they_need},
+};
 
 const HUB_APP: &str = "docker.io/library/app:1";
 const PRIVATE_APP: &str = "registry.example:443/team/app:1";
@@ -22,7 +25,6 @@ const FOREIGN: &str = "# by hand\nserver = \"https://registry.example:443\"\n\n\
                        [host.\"https://mirror.example:5443\"]\n  capabilities = [\"pull\"]\n";
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
     story(Options::default(), async |_, cluster| {
         let image = Image::of(&APP, Edition::First)?;
@@ -47,6 +49,9 @@ fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
         cluster.stages().done("upstream down");
         mirrors_follow_the_resources(cluster).await?;
         cluster.stages().done("registries come and go");
+        they_may_do_no_more_than_they_need(cluster).await?;
+        the_other_acts_when_the_leader_dies(cluster).await?;
+        cluster.stages().done("the leader dies");
         no_pull_fails_during_an_upgrade(cluster).await?;
         cluster.stages().done("helm upgrade");
         no_pull_fails_whatever_dies(cluster).await?;

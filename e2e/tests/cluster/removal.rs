@@ -44,7 +44,6 @@ const ORDERS: [&[Step]; 6] = [
 ];
 
 #[test]
-#[ignore = "a command of its own: make cluster"]
 fn whatever_is_removed_first_nothing_hangs_and_nodes_are_as_they_were() -> Told {
     story(Options::default(), async |_, cluster| {
         let image = Image::of(&APP, Edition::First)?;

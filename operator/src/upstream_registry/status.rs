@@ -126,6 +126,15 @@ fn reachable(reported: &Reported<'_>, seen: &Seen<'_>) -> Finding {
         let reason = UpstreamReason::NotReported.as_str();
         return Finding::new(kind, None, reason, "no node cache has reported on it yet");
     }
+    // Of a registry that nobody has asked for anything there is no news.
+    let asked = |report: &UpstreamReport| {
+        let answered = [report.hits, report.misses, report.stale, report.pass_through];
+        !report.reachable || report.bytes_fetched > 0 || answered.iter().any(|count| *count > 0)
+    };
+    if !known.iter().any(|(_, report)| asked(report)) {
+        let reason = UpstreamReason::NotAsked.as_str();
+        return Finding::new(kind, None, reason, "no node has needed anything of it yet");
+    }
     let failing: Vec<_> = known.iter().filter(|(_, report)| !report.reachable).collect();
     let Some((node, report)) = failing.first() else {
         return Finding::new(

@@ -27,8 +27,8 @@ use table::{Row, Table, megabytes};
 const IMAGE: &str = "docker.io/library/app:1";
 const TAG: &str = "demo";
 const CACHE: &str = "/apis/larder.dev/v1alpha1/proxycaches/default";
-/// What the line may carry besides the image: headers, and the tag that is asked for.
-const HEADERS: u64 = 256 << 10;
+/// What the line may carry besides the image: TLS, headers, and the tag that is asked for.
+const BESIDES: u64 = 2 << 20;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -49,7 +49,7 @@ fn fail(failure: &str) -> ExitCode {
 
 async fn show(cluster: &mut Cluster, started: Instant) -> Result<()> {
     for node in cluster.nodes() {
-        say(&format!("  {}: containerd {}", node.name(), node.version()))?;
+        say(&format!("  {}: {}", node.name(), node.version()))?;
     }
     let image = Image::of(&BIG, Edition::First)?;
     say(&format!(
@@ -87,9 +87,9 @@ async fn show(cluster: &mut Cluster, started: Instant) -> Result<()> {
     say(&format!("  n1:/etc/containerd/certs.d/docker.io/hosts.toml\n{}", indented(&file)))?;
 
     say("A pod on each node, through node caches that have nothing yet")?;
-    pods(cluster, &mut table, "cold", image.size() + HEADERS).await?;
+    pods(cluster, &mut table, "cold", image.size() + BESIDES).await?;
     say("The image is removed from containerd, and a pod started again")?;
-    pods(cluster, &mut table, "warm", HEADERS).await?;
+    pods(cluster, &mut table, "warm", BESIDES).await?;
     say("The line to docker.io is cut")?;
     cluster.upstreams.line()?.set(Mode::Refuse).await?;
     pods(cluster, &mut table, "upstream down", 0).await?;
