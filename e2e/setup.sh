@@ -248,6 +248,8 @@ tools() {
   # Without a version the API server says v0.0.0-master, and clients refuse to compare.
   local build_info="k8s.io/component-base/version"
   tool kubernetes "" "-X $build_info.gitVersion=vVERSION -X $build_info.gitMajor=1 -X $build_info.gitMinor=36"
+  # For `make scale` alone: only if asked for.
+  ((${#wanted[@]} > 0)) || return 0
   tool kwok
 }
 
