@@ -9,7 +9,7 @@ Usage: e2e/setup.sh [TOOL...]
 
 Installs what the end-to-end tests run: Debian packages that are missing, and
 programs built from Go modules, one folder of e2e/tools each. What is already
-there is left alone, so a second run takes a second. Without TOOL: all of them.
+there is left alone, so a second run takes a second. Without TOOL: all but kwok.
 
   cache    ${LARDER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/larder}/tools/TOOL-HASH/
            HASH covers go.mod, go.sum, the sources, the flags and the Go version.
@@ -248,6 +248,9 @@ tools() {
   # Without a version the API server says v0.0.0-master, and clients refuse to compare.
   local build_info="k8s.io/component-base/version"
   tool kubernetes "" "-X $build_info.gitVersion=vVERSION -X $build_info.gitMajor=1 -X $build_info.gitMinor=36"
+  # For `make scale` alone: only if asked for.
+  ((${#wanted[@]} > 0)) || return 0
+  tool kwok
 }
 
 main() {
