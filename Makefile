@@ -1,7 +1,7 @@
 # Larder's commands. `demo` and `test` are all that a fresh machine needs: each sets up what it uses.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-node test cluster image programs fuzz soak lint
+.PHONY: help demo demo-node test cluster scale image programs fuzz soak lint
 
 # Where cargo puts programs.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -44,6 +44,11 @@ cluster: ## of the tests those on a real Kubernetes with two nodes (root)
 	@$(MAKE) --no-print-directory programs
 	@cargo build --workspace
 	@cargo test --workspace --test cluster
+
+scale: ## an operator with 1,000 simulated nodes and 100 registries: time, memory, requests (root, 10 min)
+	@e2e/setup.sh $(CLUSTER_TOOLS) kwok
+	@cargo build --workspace
+	@cargo test --workspace --test scale -- --ignored --nocapture
 
 image: programs ## Larder's image, an OCI layout of static programs and a CA bundle: target/image
 	@cargo build --workspace

@@ -8,6 +8,7 @@
 mod api;
 mod cgroup;
 mod control_plane;
+mod crowd;
 mod dump;
 mod fault_proxy;
 mod installation;
@@ -35,6 +36,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub use control_plane::Arguments;
+pub use crowd::{Crowd, up_to_date};
 pub use fault_proxy::{Fault, FaultProxy};
 pub use installation::NAMESPACE;
 pub use node::Node;

@@ -48,8 +48,14 @@ pub struct FaultProxy {
     kubeconfig: PathBuf,
     fault: watch::Sender<Fault>,
     cuts: watch::Sender<u64>,
-    requests: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    all: AtomicU64,
+    writes: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -57,7 +63,7 @@ struct Pass {
     client: Client,
     fault: watch::Receiver<Fault>,
     cuts: watch::Receiver<u64>,
-    requests: Arc<AtomicU64>,
+    counters: Arc<Counters>,
 }
 
 impl FaultProxy {
@@ -71,15 +77,15 @@ impl FaultProxy {
         fs::write(&kubeconfig, text(listener.local_addr()?))?;
         let (fault, seen_fault) = watch::channel(Fault::None);
         let (cuts, seen_cuts) = watch::channel(0);
-        let requests = Arc::new(AtomicU64::new(0));
+        let counters = Arc::new(Counters::default());
         let pass =
-            Pass { client, fault: seen_fault, cuts: seen_cuts, requests: Arc::clone(&requests) };
+            Pass { client, fault: seen_fault, cuts: seen_cuts, counters: Arc::clone(&counters) };
         let router = Router::new().fallback(answer).with_state(pass);
         let task = tokio::spawn(async move {
             // It ends with the story.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { kubeconfig, fault, cuts, requests, task })
+        Ok(Self { kubeconfig, fault, cuts, counters, task })
     }
 
     /// With which clients come through it, as the admin.
@@ -99,7 +105,12 @@ impl FaultProxy {
 
     /// How many requests there were.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.counters.all.load(Ordering::Relaxed)
+    }
+
+    /// How many of them would change something, but for the renewals of leases.
+    pub fn writes(&self) -> u64 {
+        self.counters.writes.load(Ordering::Relaxed)
     }
 }
 
@@ -122,7 +133,10 @@ fn text(address: SocketAddr) -> String {
 }
 
 async fn answer(State(pass): State<Pass>, request: Request) -> Response {
-    pass.requests.fetch_add(1, Ordering::Relaxed);
+    pass.counters.all.fetch_add(1, Ordering::Relaxed);
+    if request.method() != Method::GET && !request.uri().path().contains("/leases") {
+        pass.counters.writes.fetch_add(1, Ordering::Relaxed);
+    }
     let fault = *pass.fault.borrow();
     match fault {
         Fault::Always(status) => return failure(status),

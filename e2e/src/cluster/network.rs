@@ -88,7 +88,7 @@ pub(super) fn inside(number: u8) -> String {
     )
 }
 
-async fn ip(home: &Path, arguments: &[&str]) -> Result<()> {
+pub(super) async fn ip(home: &Path, arguments: &[&str]) -> Result<()> {
     let mut command: Command = process::command(Path::new("/usr/sbin/ip"), home);
     command.args(arguments);
     process::run(command).await?;

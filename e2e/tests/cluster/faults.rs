@@ -76,7 +76,10 @@ async fn tell(cluster: &Cluster, proxy: &FaultProxy) -> Result<()> {
         proxy.fail(Fault::None);
         let recovered = Instant::now();
         configured(cluster, &host).await.with_context(|| format!("after {fault:?}"))?;
-        println!("{fault:?}: {rate:.1} requests/s, in force {:.1?} later", recovered.elapsed());
+        ground::tell(&format!(
+            "{fault:?}: {rate:.1} requests/s, in force {:.1?} later",
+            recovered.elapsed()
+        ));
         ensure!(rate < CALM, "{fault:?}: {rate:.1} requests a second");
     }
     // Watches that break again and again.
@@ -90,12 +93,15 @@ async fn tell(cluster: &Cluster, proxy: &FaultProxy) -> Result<()> {
     }
     let asked = proxy.requests() - before;
     configured(cluster, host).await.context("after dropped watches")?;
-    println!("watches dropped every second: {asked} requests in {FAULT_LASTS:?}");
+    ground::tell(&format!("watches dropped every second: {asked} requests in {FAULT_LASTS:?}"));
     ensure!(asked < 400, "{asked} requests");
     // At rest again: the lease, and nothing else.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let rate = requests_per_second(proxy, Duration::from_secs(10)).await;
-    println!("at rest: {rate:.1} requests/s");
+    let before = proxy.writes();
+    let rate = requests_per_second(proxy, Duration::from_secs(20)).await;
+    let writes = proxy.writes() - before;
+    ground::tell(&format!("at rest: {rate:.1} requests/s, {writes} writes"));
+    ensure!(writes == 0, "at rest: {writes} writes beside the lease");
     ensure!(rate < 2.0, "at rest: {rate:.1} requests a second");
     Ok(())
 }

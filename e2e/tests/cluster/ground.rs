@@ -1,6 +1,13 @@
 //! What the stories of a whole Larder start from.
 
-use std::{cell::Cell, fs, future::Future, path::Path, time::Duration};
+use std::{
+    cell::Cell,
+    fs,
+    future::Future,
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
@@ -108,7 +115,7 @@ pub(crate) async fn while_pods_start(
             }
         }
     });
-    let (_, counts) = tokio::try_join!(something, try_join_all(pods))?;
+    let ((), counts) = tokio::try_join!(something, try_join_all(pods))?;
     Ok(counts.iter().sum())
 }
 
@@ -127,4 +134,10 @@ pub(crate) async fn definitions_are_served(cluster: &Cluster) -> Result<()> {
             Ok(listed.status.success())
         })
         .await
+}
+
+/// Prints what was measured, for whoever reads the log.
+pub(crate) fn tell(measured: &str) {
+    // safe to ignore: it is printed for people, who may have gone
+    let _ = writeln!(io::stdout(), "{measured}");
 }

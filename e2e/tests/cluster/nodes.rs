@@ -67,7 +67,11 @@ async fn a_pod_pulls_through_the_list(cluster: &Cluster) -> Result<()> {
     cluster.delete_pod(&pod).await?;
     node.remove_image(APP_IMAGE).await?;
     let served = cluster.cache_metrics(node).await?.served("docker.io");
-    ensure!(served > 0, "containerd goes past the cache: {}", cluster.kubectl(&["describe", "pcache"]).await?);
+    ensure!(
+        served > 0,
+        "containerd goes past the cache: {}",
+        cluster.kubectl(&["describe", "pcache"]).await?
+    );
     Ok(())
 }
 

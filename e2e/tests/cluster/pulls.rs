@@ -1,7 +1,10 @@
 //! Helm install, kubectl apply, and pods whose images come through the node caches, whatever goes
 //! down and whatever changes meanwhile.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use larder_e2e::{
@@ -56,7 +59,7 @@ fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
         cluster.stages().done("helm upgrade");
         no_pull_fails_whatever_dies(cluster).await?;
         cluster.stages().done("parts die");
-        println!("{}", cluster.kubectl(&["get", "pcache,ureg"]).await?);
+        ground::tell(&cluster.kubectl(&["get", "pcache,ureg"]).await?);
         cluster.uninstall(&[]).await?;
         cluster.stages().done("helm uninstall");
         let after = cluster.nodes().iter().map(Node::certs_dir).collect::<Result<Vec<_>>>()?;
@@ -65,7 +68,7 @@ fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
             node.remove_image(HUB_APP).await?;
             node.pull(HUB_APP).await.context("after helm uninstall")?;
         }
-        println!("{}", cluster.stages());
+        ground::tell(&format!("{}", cluster.stages()));
         Ok(())
     })
 }
@@ -188,10 +191,17 @@ async fn mirrors_follow_the_resources(cluster: &Cluster) -> Result<()> {
     };
     let quay = "apiVersion: larder.dev/v1alpha1\nkind: UpstreamRegistry\n\
                 metadata: {name: quay-io}\nspec: {host: quay.io}\n";
+    let changed = Instant::now();
     cluster.apply(quay).await?;
     on_all(true).await?;
+    let came = changed.elapsed();
+    let changed = Instant::now();
     cluster.delete(&["ureg", "quay-io"]).await?;
     on_all(false).await?;
+    ground::tell(&format!(
+        "in force on all nodes after {came:.1?}, and gone after {:.1?}",
+        changed.elapsed()
+    ));
 
     // What is denied is passed by, and containerd asks the upstream itself.
     let deny = |list: &str| format!(r#"{{"spec":{{"repositories":{{"deny":[{list}]}}}}}}"#);
@@ -242,7 +252,7 @@ async fn no_pull_fails_during_an_upgrade(cluster: &Cluster) -> Result<()> {
             .await
     })
     .await?;
-    println!("{pods} pods pulled while Helm replaced {FIRST} by {SECOND}");
+    ground::tell(&format!("{pods} pods pulled while Helm replaced {FIRST} by {SECOND}"));
     Ok(())
 }
 
