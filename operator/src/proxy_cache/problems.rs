@@ -27,7 +27,7 @@ pub struct Seen {
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
     /// What the pods answered, by UID.
-    pub answers: HashMap<String, Answer>,
+    pub answers: Arc<HashMap<String, Answer>>,
     /// Whether everybody has been asked at least once.
     pub polled: bool,
     /// Pods that were told of their configuration often enough, by UID.
