@@ -64,7 +64,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (20) seconds
 	@e2e/setup.sh cargo-fuzz
 	@node-cache/fuzz/run
 
-soak: ## crashes, power cuts, damage and load at full length (root, an hour); CASE=power for one of: kill power damage media deleted disk clock hang load
+soak: ## crashes, power cuts, damage and load at full length (root, an hour); CASE=power for one of: kill configurator power faults damage media deleted disk capacity clock hang load
 	@echo '==> Tools of the tests'
 	@e2e/setup.sh
 	@echo '==> Building (the first time takes minutes)'

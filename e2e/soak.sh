@@ -14,10 +14,10 @@ if any run failed.
 Cases:
 TXT
   local name
-  for name in "${!cases[@]}"; do printf '  %-8s %s\n' "$name" "${about[$name]}"; done | sort
+  for name in "${!cases[@]}"; do printf '  %-12s %s\n' "$name" "${about[$name]}"; done | sort
   cat <<'TXT'
 
-LARDER_RUNS=N    runs of each case but load, instead of the full length
+LARDER_RUNS=N    runs of each case but load and faults, instead of the full length
 LARDER_LOAD_*    sizes of load, as node-cache/tests/it/load.rs has them
 LARDER_SEED=N    the first seed, instead of the time. A failure names its seed:
                  LARDER_SEED=17 LARDER_RUNS=1 e2e/soak.sh power
@@ -27,6 +27,9 @@ TXT
 # Case -> the tests of it, as `cargo test` filters by name.
 declare -A cases=(
   [kill]="kill::"
+  [configurator]="no_kill_leaves_anything"
+  [faults]="whichever_operation_of_a_fill"
+  [capacity]="within_its_capacity"
   [power]="power::"
   [damage]="damage::"
   [media]="media::"
@@ -38,6 +41,9 @@ declare -A cases=(
 )
 declare -A about=(
   [kill]="kill -9 in the middle of eight pulls, three releases of containerd"
+  [configurator]="kill -9 of the configurator at any moment, with and without a certs.d"
+  [faults]="EIO, ENOSPC and short writes at every operation of a fill and an eviction"
+  [capacity]="the disk's use sampled every 10 ms while eight pulls push others out"
   [power]="power cuts under the store, ext4 and xfs"
   [damage]="stored files that are damaged while the server runs"
   [media]="bytes that rot underneath the file system"
@@ -47,7 +53,7 @@ declare -A about=(
   [hang]="a server that hangs for ten seconds, three releases of containerd"
   [load]="512 clients of 100 MB, slow and half-open clients in 128 MiB, malformed requests"
 )
-order=(kill power damage media deleted disk clock hang load)
+order=(kill configurator power faults damage media deleted disk capacity clock hang load)
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 report=$(mktemp)
@@ -65,18 +71,12 @@ for argument in "$@"; do
 done
 ((${#wanted[@]} > 0)) || wanted=("${order[@]}")
 
-# The load tests take the whole machine, each once: one run is one test.
+# The load tests take the whole machine, one after the other.
 load() {
-  local output began=$SECONDS failed=0
-  output=$(mktemp)
   LARDER_LOAD_CLIENTS=${LARDER_LOAD_CLIENTS:-512} LARDER_LOAD_MIB=${LARDER_LOAD_MIB:-100} \
-    LARDER_LOAD_SECONDS=${LARDER_LOAD_SECONDS:-60} \
-    cargo test --quiet --workspace --no-fail-fast --test load -- --nocapture --test-threads=1 2>&1 \
-    | tee "$output" || failed=1
-  awk -v seconds=$((SECONDS - began)) '
-    /^test result:/ { print "load\t" $4 + $6 "\t" $6 "\t" seconds }' "$output" >>"$report"
-  rm -f "$output"
-  return "$failed"
+    LARDER_LOAD_SECONDS=${LARDER_LOAD_SECONDS:-60} LARDER_LOAD_REQUESTS=${LARDER_LOAD_REQUESTS:-200000} \
+    LARDER_SOAK=1 LARDER_SOAK_REPORT=$report \
+    cargo test --quiet --workspace --no-fail-fast --test load -- --nocapture --test-threads=1
 }
 
 cd "$checkout"
@@ -88,9 +88,11 @@ for name in "${wanted[@]}"; do
     load || broken+=("$name")
     continue
   fi
+  binaries=(--test it --test stories)
+  [[ $name != faults ]] || binaries=(--lib)
   # One test at a time: each is to have the machine to itself.
   LARDER_SOAK=1 LARDER_SOAK_REPORT=$report \
-    cargo test --quiet --workspace --no-fail-fast --test it --test stories -- --nocapture --test-threads=1 "${cases[$name]}" \
+    cargo test --quiet --workspace --no-fail-fast "${binaries[@]}" -- --nocapture --test-threads=1 "${cases[$name]}" \
     || broken+=("$name")
 done
 

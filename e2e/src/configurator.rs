@@ -36,13 +36,22 @@ impl Configurator {
         containerd: &Containerd,
         existing: ExistingHosts,
     ) -> Result<Self> {
+        Self::start_as(larder, containerd, &format!("existing: {existing:?}"))
+    }
+
+    /// Starts one that may repair a `config_path` with a colon.
+    pub fn start_repairing(larder: &Larder, containerd: &Containerd) -> Result<Self> {
+        Self::start_as(larder, containerd, "colonPathRepair: true")
+    }
+
+    fn start_as(larder: &Larder, containerd: &Containerd, how: &str) -> Result<Self> {
         let folder = containerd.folder();
         // Of an older process.
         let state = folder.join("state.json");
         if state.exists() {
             fs::remove_file(&state)?;
         }
-        let mut command = command(larder, containerd, existing)?;
+        let mut command = command(larder, containerd, how)?;
         command.args(["--state", "state.json", "--log", "json"]);
         let log = folder.join("configure.log");
         let daemon = Daemon::start("larder-node configure", command, &log, &log)?;
@@ -92,7 +101,7 @@ impl Configurator {
 
 /// Sends `containerd` to `larder` once and for all: nobody withdraws when Larder does not answer.
 pub async fn once(larder: &Larder, containerd: &Containerd) -> Result<()> {
-    let mut command = command(larder, containerd, ExistingHosts::Prepend)?;
+    let mut command = command(larder, containerd, "existing: Prepend")?;
     command.arg("--once");
     process::run(command).await?;
     Ok(())
@@ -107,10 +116,10 @@ pub async fn withdraw(certs_dir: &Path) -> Result<()> {
 }
 
 /// With its document among containerd's files.
-fn command(larder: &Larder, containerd: &Containerd, existing: ExistingHosts) -> Result<Command> {
+fn command(larder: &Larder, containerd: &Containerd, how: &str) -> Result<Command> {
     let folder = containerd.folder();
     let document = format!(
-        "{}containerd: {{certsDir: {}, configFile: {}, existing: {existing:?}}}\n",
+        "{}containerd: {{certsDir: {}, configFile: {}, {how}}}\n",
         fs::read_to_string(larder.config_file())?,
         containerd.certs_dir().display(),
         containerd.config_file().display(),

@@ -71,6 +71,14 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// What is in the file cannot be used.
+    #[error("the configuration {path}: {problem}")]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, with its causes.
+        problem: String,
+    },
     /// The document is wrong.
     #[error(transparent)]
     Parse(#[from] ParseError),
@@ -93,7 +101,10 @@ impl Config {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let text = fs::read_to_string(path).map_err(read)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, &|name| fs::read(folder.join(name)))
+        Self::parse(&text, &|name| fs::read(folder.join(name))).map_err(|error| {
+            let problem = format!("{:#}", anyhow::Error::from(error));
+            ConfigError::Document { path: path.to_owned(), problem }
+        })
     }
 
     /// Checks the document `text`; `read_file` reads the files that it names.

@@ -115,7 +115,7 @@ impl Store {
     pub fn open(root: &Path, limits: Limits) -> Result<Self, StoreError> {
         let store = Self {
             layout: Layout::new(root.to_owned()),
-            disk: Disk::default(),
+            disk: Disk::new(root),
             ledger: SharedLedger::default(),
             health: Arc::default(),
             usage: Usage::default(),

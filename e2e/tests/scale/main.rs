@@ -51,6 +51,8 @@ fn a_thousand_nodes_cost_nothing_at_rest_and_follow_within_half_a_minute() -> To
         command
             .args(["run", "--namespace", NAMESPACE, "--node-image", "10.77.0.1:5000/pause:1"])
             .args(["--admin", "127.0.0.1:8080", "--identity", "one"])
+            // As the chart has it.
+            .env("MALLOC_ARENA_MAX", "1")
             .env("KUBECONFIG", proxy.kubeconfig());
         let log = folder.join("operator.log");
         let mut operator = Daemon::start("the operator", command, &log, &log)?;

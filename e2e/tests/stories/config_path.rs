@@ -9,10 +9,11 @@ use larder_e2e::{
     image::{Edition, Image, SMALL},
     registry::Kind,
     relay::Shape,
-    sandbox::Sandbox,
+    sandbox::{Sandbox, Told},
+    snapshot::Snapshot,
 };
 
-use crate::node::{HOST, Kitchen, tagged};
+use crate::node::{HOST, Kitchen, tagged, told_with};
 
 on_every_containerd! {
     a_missing_config_path_is_found_and_no_mirror_is_used
@@ -52,6 +53,35 @@ async fn a_config_path_with_a_colon_is_effective_exactly_where_containerd_splits
         Version::V2_4 => MirrorReason::ColonConfigPath,
     };
     prediction_comes_true(sandbox, version, ConfigPath::Colon, reason).await
+}
+
+/// containerd 2.4 takes the list for one name; the repair makes that name lead to the folder.
+#[test]
+fn a_config_path_with_a_colon_is_repaired_on_request_and_left_as_it_was() -> Told {
+    told_with(Version::V2_4, async |sandbox, version| {
+        let image = Image::of(&SMALL, Edition::First)?;
+        let kind = Kind::Distribution;
+        let mut kitchen = Kitchen::with(sandbox, kind, &image, Shape::LOOPBACK).await?;
+        let folder = sandbox.folder("c")?;
+        let containerd = Containerd::start_with(version, &folder, ConfigPath::Colon).await?;
+        let empty = Snapshot::of(&containerd.certs_dir())?;
+        let mut configurator = Configurator::start_repairing(&kitchen.larder, &containerd)?;
+        configurator.reaches(MirrorState::Mirrored).await?;
+        containerd.pull_exactly(&tagged("1"), &image).await?;
+        let served = kitchen.larder.metrics().await?.served(HOST);
+        ensure!(served > 0, "the pull did not come through Larder");
+        configurator.stop().await?;
+        let certs_dir = Snapshot::of(&containerd.certs_dir())?;
+        ensure!(certs_dir == empty, "in certs.d is left: {certs_dir}");
+        // The first folder of the literal path: "certs.d:" and then the rest of the list.
+        let literal = folder.join("certs.d:");
+        ensure!(literal.symlink_metadata().is_err(), "{} is left", literal.display());
+        kitchen.forget_requests().await?;
+        containerd.remove(&tagged("1")).await?;
+        let pulled = containerd.pull(&tagged("1")).await;
+        ensure!(pulled.is_err(), "the mirror is still there");
+        kitchen.upstream_was_silent().await
+    })
 }
 
 /// The registry's name does not resolve: a pull that works went through the mirror.

@@ -23,11 +23,18 @@ use crate::shelf::{Shelf, pull_all};
 /// All images take about two seconds.
 const SLOW: Shape = Shape { rate: 11_000_000, latency: Duration::from_millis(1) };
 
-#[test]
-fn the_whole_data_folder_is_deleted_under_eight_pulls() -> Told {
-    crate::told_with(Version::V2_4, async |sandbox, version| {
-        deleted("deleted-all", "", sandbox, version).await
-    })
+on_every_containerd! {
+    the_whole_data_folder_is_deleted_under_eight_pulls
+    f04_pulls_through_a_disk_smaller_than_the_images
+    f04_pulls_through_a_disk_without_inodes
+    f06_the_disk_turns_read_only_under_eight_pulls_and_is_so_at_the_next_start
+}
+
+async fn the_whole_data_folder_is_deleted_under_eight_pulls(
+    sandbox: &Sandbox,
+    version: Version,
+) -> Result<()> {
+    deleted(&format!("deleted-all-{version}"), "", sandbox, version).await
 }
 
 #[test]
@@ -38,7 +45,7 @@ fn the_blobs_are_deleted_under_eight_pulls() -> Told {
 }
 
 async fn deleted(case: &str, part: &str, sandbox: &Sandbox, version: Version) -> Result<()> {
-    let mut soak = Soak::of(case, 1, 20);
+    let mut soak = Soak::of(case, 1, 10);
     let mut shelf = Shelf::stocked(sandbox, version, Ground::default(), SLOW).await?;
     for seed in soak.seeds() {
         let outcome = delete_once(&shelf, part, seed).await;
@@ -102,18 +109,20 @@ async fn delete_all(folder: &Path) -> Result<()> {
     .await
 }
 
-#[test]
-fn f04_pulls_through_a_disk_smaller_than_the_images() -> Told {
-    crate::told_with(Version::V2_4, async |sandbox, version| {
-        on_a_small_disk("full-disk", Format::Tmpfs(12), sandbox, version).await
-    })
+async fn f04_pulls_through_a_disk_smaller_than_the_images(
+    sandbox: &Sandbox,
+    version: Version,
+) -> Result<()> {
+    let case = format!("full-disk-{version}");
+    on_a_small_disk(&case, Format::Tmpfs(12), sandbox, version).await
 }
 
-#[test]
-fn f04_pulls_through_a_disk_without_inodes() -> Told {
-    crate::told_with(Version::V1_6, async |sandbox, version| {
-        on_a_small_disk("inodes", Format::Ext4WithInodes(64, 64), sandbox, version).await
-    })
+async fn f04_pulls_through_a_disk_without_inodes(
+    sandbox: &Sandbox,
+    version: Version,
+) -> Result<()> {
+    let case = format!("inodes-{version}");
+    on_a_small_disk(&case, Format::Ext4WithInodes(64, 64), sandbox, version).await
 }
 
 async fn on_a_small_disk(
@@ -122,7 +131,7 @@ async fn on_a_small_disk(
     sandbox: &Sandbox,
     version: Version,
 ) -> Result<()> {
-    let mut soak = Soak::of(case, 2, 20);
+    let mut soak = Soak::of(case, 1, 10);
     let disk = disk(format, sandbox).await?;
     let ground = Ground { mounts: Some(disk.mounts()), ..Ground::default() };
     let mut shelf = Shelf::stocked(sandbox, version, ground, Shape::LOOPBACK).await?;
@@ -147,27 +156,27 @@ async fn on_a_small_disk(
     soak.end()
 }
 
-#[test]
-fn f06_the_disk_turns_read_only_under_eight_pulls_and_is_so_at_the_next_start() -> Told {
-    crate::told_with(Version::V2_4, async |sandbox, version| {
-        let mut soak = Soak::of("read-only", 1, 20);
-        let disk = disk(Format::Ext4(128), sandbox).await?;
-        let ground = Ground { mounts: Some(disk.mounts()), ..Ground::default() };
-        let mut shelf = Shelf::stocked(sandbox, version, ground, SLOW).await?;
-        for seed in soak.seeds() {
-            let outcome = read_only_once(&mut shelf, &disk, seed).await;
-            soak.note(seed, outcome);
-            let _ = shelf.larder.kill();
-            shelf.remove_all().await?;
-            disk.unmount().await?;
-            disk.format().await?;
-            disk.mount().await?;
-            shelf.larder.start_again().await?;
-        }
-        shelf.larder.kill()?;
-        disk.removed().await?;
-        soak.end()
-    })
+async fn f06_the_disk_turns_read_only_under_eight_pulls_and_is_so_at_the_next_start(
+    sandbox: &Sandbox,
+    version: Version,
+) -> Result<()> {
+    let mut soak = Soak::of(&format!("read-only-{version}"), 1, 10);
+    let disk = disk(Format::Ext4(128), sandbox).await?;
+    let ground = Ground { mounts: Some(disk.mounts()), ..Ground::default() };
+    let mut shelf = Shelf::stocked(sandbox, version, ground, SLOW).await?;
+    for seed in soak.seeds() {
+        let outcome = read_only_once(&mut shelf, &disk, seed).await;
+        soak.note(seed, outcome);
+        let _ = shelf.larder.kill();
+        shelf.remove_all().await?;
+        disk.unmount().await?;
+        disk.format().await?;
+        disk.mount().await?;
+        shelf.larder.start_again().await?;
+    }
+    shelf.larder.kill()?;
+    disk.removed().await?;
+    soak.end()
 }
 
 async fn read_only_once(shelf: &mut Shelf, disk: &Disk, seed: u64) -> Result<()> {

@@ -53,6 +53,7 @@ pub async fn run(args: ConfigureArgs) -> anyhow::Result<()> {
         answers: false,
         failed: 0,
         lost: 0,
+        unread: Vec::new(),
     };
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -108,6 +109,8 @@ struct Agent {
     failed: u32,
     /// Rounds in a row in which the folder was gone.
     lost: u32,
+    /// Folders that could not be looked into, of which the log has spoken.
+    unread: Vec<(String, String)>,
 }
 
 impl Agent {
@@ -137,6 +140,10 @@ impl Agent {
                 for change in &outcome.changes {
                     let what = if change.after.is_some() { "wrote" } else { "removed" };
                     tracing::info!(path = %change.path.display(), "{what}");
+                }
+                if self.unread != outcome.unread {
+                    warn_unread(&outcome.unread);
+                    self.unread.clone_from(&outcome.unread);
                 }
                 // Without a document nothing was written, and what an older process left is to
                 // be taken over when there is one.
@@ -176,11 +183,18 @@ impl Agent {
         let task = tokio::task::spawn_blocking(move || round::withdraw(&certs_dir, &owner, false));
         let outcome = timeout(LAST, task).await.context("withdrawing takes too long")??;
         let outcome = outcome.context("cannot withdraw")?;
+        warn_unread(&outcome.unread);
         for (folder, why) in &outcome.failed {
             tracing::error!(folder, why, "a mirror stays");
         }
         tracing::info!(files = outcome.changes.len(), "withdrawn");
         Ok(())
+    }
+}
+
+fn warn_unread(folders: &[(String, String)]) {
+    for (folder, why) in folders {
+        tracing::warn!(folder, why, "not looked into; if it holds a file of Larder, that stays");
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <certs.d>/.larder-created                      the folder is ours and goes when it is empty
+//! <certs.d>/../.larder-tmp-new-certs.d           certs.d itself, on its way
 //! <certs.d>/.larder-repair                       the colon path that was repaired (repair.rs)
 //! <certs.d>/.larder-tmp-new-*, .larder-tmp-gone-* a folder that comes or goes
 //! <certs.d>/.larder-edited-<registry>-<hash>     a file of ours that somebody made unreadable
@@ -44,7 +45,8 @@ use rustix::{fs::FlockOperation, io::Errno};
 use super::plan::{self, Content, Meta, Owner, Undo};
 pub use entry::Entry;
 use file::TEMPORARY;
-pub use repair::preview_repair;
+pub use litter::sweep_beside;
+pub use repair::{preview_repair, preview_undo_repairs_of, undo_repairs_of};
 use search::observe_folder;
 
 const HOSTS: &str = "hosts.toml";
@@ -88,6 +90,12 @@ pub enum CertsDirError {
 }
 
 impl CertsDirError {
+    /// Whether the file system takes no writes.
+    pub fn is_read_only(&self) -> bool {
+        let read_only = io::ErrorKind::ReadOnlyFilesystem;
+        matches!(self, Self::Io { source, .. } if source.kind() == read_only)
+    }
+
     /// Whether the folder went away under us: as a mount point it does not come back by itself.
     pub fn is_dead_mount(&self) -> bool {
         let dead = [Errno::NOENT, Errno::STALE];
@@ -134,6 +142,16 @@ pub enum Kind {
     Folder,
     /// A symbolic link, whose text is its target.
     Link,
+}
+
+/// The folders of a `certs.d` that have something of ours.
+#[derive(Clone, Debug, Default)]
+pub struct Ours {
+    /// Their names.
+    pub names: Vec<String>,
+    /// What could not be looked into, and why. We make no such folder, but somebody may have taken
+    /// one of ours.
+    pub unread: Vec<(String, String)>,
 }
 
 impl CertsDir {
@@ -194,6 +212,7 @@ impl CertsDir {
 
     /// Opens the folder, making it if there is none.
     pub fn create(named: &Path) -> Result<Self, CertsDirError> {
+        sweep_beside(named);
         if let Some(found) = Self::open(named)? {
             return Ok(found);
         }
@@ -202,13 +221,11 @@ impl CertsDir {
             let path = named.to_owned();
             return Err(CertsDirError::Unusable { path, problem: problem.to_owned() });
         }
-        let parent = named.parent().unwrap_or(Path::new("/"));
-        let name = named.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = parent.join(format!("{NEW}{name}"));
+        let (parent, temporary) = litter::new_beside(named);
         litter::discard(&temporary)?;
         make_folder(&temporary, &[(CREATED, &nothing())])?;
         file::place(&temporary, named)?;
-        file::sync(parent)?;
+        file::sync(&parent)?;
         Self::open(named)?.ok_or_else(|| CertsDirError::Io {
             action: "cannot open",
             path: named.to_owned(),
@@ -216,26 +233,20 @@ impl CertsDir {
         })
     }
 
-    /// Names of the folders that have something of ours.
-    pub fn ours(&self) -> Result<Vec<String>, CertsDirError> {
-        let mut names = Vec::new();
+    /// The folders that have something of ours.
+    pub fn ours(&self) -> Result<Ours, CertsDirError> {
+        let mut ours = Ours::default();
         for (name, path) in entries(&self.path)? {
             if name.starts_with(TEMPORARY) || !is_folder(&path) {
                 continue;
             }
-            let seen = match observe_folder(&path) {
-                Ok(seen) => seen,
-                // We make no folder that we cannot look into.
-                Err(error) => {
-                    tracing::debug!(%error, "not looked into");
-                    continue;
-                }
-            };
-            if plan::undo(&seen, None, &Owner::Any) != Undo::Nothing {
-                names.push(name);
+            match observe_folder(&path) {
+                Ok(seen) if plan::undo(&seen, None, &Owner::Any) == Undo::Nothing => {}
+                Ok(_) => ours.names.push(name),
+                Err(error) => ours.unread.push((name, error.to_string())),
             }
         }
-        Ok(names)
+        Ok(ours)
     }
 
     /// Removes the folder itself if we made it and nobody uses it.

@@ -14,7 +14,7 @@ pub fn settle(
     inspection: Inspection,
     allowed: bool,
     dry_run: bool,
-) -> Result<(Inspection, Option<Change>), CertsDirError> {
+) -> Result<(Inspection, Vec<Change>), CertsDirError> {
     let path = match (&inspection.verdict, &inspection.caution) {
         (Verdict::Colon { path, .. }, _) => Some(path.clone()),
         (Verdict::Effective, Some(caution)) => Some(caution.path.clone()),
@@ -26,22 +26,26 @@ pub fn settle(
         |path: &str| folder.as_ref().is_some_and(|folder| folder.is_at(Path::new(path)));
     match (path, &folder) {
         (Some(path), _) if allowed => {
+            let literal = Some(Path::new(&path));
+            let others = folder.as_ref().map(|folder| folder.preview_undo_repairs_but(literal));
             let change = preview_repair(certs_dir, &path);
             let works = match &folder {
                 Some(folder) if !dry_run => folder.repair(&path)?,
                 _ => dry_run && (change.is_some() || leads_here(&path)),
             };
-            Ok(if works { (effective, change) } else { (inspection, None) })
+            let mut changes = others.unwrap_or_default();
+            changes.extend(change.filter(|_| works));
+            Ok((if works { effective } else { inspection }, changes))
         }
-        (_, Some(folder)) if folder.repaired().is_some() => {
-            let change = folder.preview_undo_repair();
+        (_, Some(folder)) if folder.is_repaired() => {
+            let changes = folder.preview_undo_repair();
             if !dry_run {
                 folder.undo_repair()?;
             }
-            Ok((inspection, change))
+            Ok((inspection, changes))
         }
         // Somebody else made such a link.
-        (Some(path), _) if leads_here(&path) => Ok((effective, None)),
-        _ => Ok((inspection, None)),
+        (Some(path), _) if leads_here(&path) => Ok((effective, Vec::new())),
+        _ => Ok((inspection, Vec::new())),
     }
 }

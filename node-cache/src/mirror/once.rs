@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use larder_crds::node::MirrorReason;
 
 use super::{
@@ -65,7 +65,10 @@ const ATTEMPTS: u32 = 3;
 
 /// Runs `configure --once` or `configure --dry-run`.
 pub async fn configure(args: ConfigureArgs) -> anyhow::Result<Exit> {
-    let config = Config::load(&args.config)?;
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return unreadable(&args, error.into()),
+    };
     for rejected in &config.rejected {
         say(&format!("{}: {}: {}", rejected.host, rejected.field, rejected.message))?;
     }
@@ -89,6 +92,7 @@ pub async fn configure(args: ConfigureArgs) -> anyhow::Result<Exit> {
             outcome.changes.extend(settled.1);
         }
         tell(&outcome.changes, args.dry_run)?;
+        tell_unread(&outcome.unread)?;
     }
     let round = done.map_err(|error| error.to_string());
     let findings = Findings { containerd: inspection, answers, round, config_error: None };
@@ -104,6 +108,18 @@ pub async fn configure(args: ConfigureArgs) -> anyhow::Result<Exit> {
         _ => say(&format!("{} ({}): {message}", state.as_str(), reason.as_str()))?,
     }
     Ok(reason.into())
+}
+
+/// What is wrong with our own document is the state, as in an agent.
+fn unreadable(args: &ConfigureArgs, error: anyhow::Error) -> anyhow::Result<Exit> {
+    if !args.dry_run {
+        let (certs_dir, config_file) = args.places(None);
+        let containerd = examine_files(&config_file, &certs_dir);
+        let (round, config_error) = (Ok(round::Outcome::default()), Some(format!("{error:#}")));
+        let findings = Findings { containerd, answers: true, round, config_error };
+        StateFile::new(args.state.clone(), &args.instance).put(findings.judge(), &[]);
+    }
+    Err(error)
 }
 
 async fn answers(args: &ConfigureArgs) -> anyhow::Result<bool> {
@@ -125,8 +141,10 @@ pub fn withdraw(args: &WithdrawArgs) -> anyhow::Result<Exit> {
         Some(instance) if !args.any => Owner::Instance(instance.clone()),
         _ => Owner::Any,
     };
-    let outcome = round::withdraw(&args.certs_dir, &owner, args.dry_run)?;
+    let outcome = round::withdraw(&args.certs_dir, &owner, args.dry_run)
+        .map_err(|error| anyhow!(error.to_string()))?;
     tell(&outcome.changes, args.dry_run)?;
+    tell_unread(&outcome.unread)?;
     for (name, why) in outcome.failed.iter().chain(&outcome.left) {
         say(&format!("{name}: {why}"))?;
     }
@@ -146,6 +164,13 @@ fn tell(changes: &[Change], dry_run: bool) -> io::Result<()> {
             let what = if change.after.is_some() { "wrote" } else { "removed" };
             say(&format!("{what} {}", change.path.display()))?;
         }
+    }
+    Ok(())
+}
+
+fn tell_unread(folders: &[(String, String)]) -> io::Result<()> {
+    for (name, why) in folders {
+        say(&format!("{name}: {why}; if it holds a file of Larder, that stays"))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 use larder_crds::node::ExistingHosts;
 
 use super::{
-    certs_dir::{CertsDir, CertsDirError, Change, Kind},
+    certs_dir::{self, CertsDir, CertsDirError, Change, Kind},
     plan::{Owner, Plan, Refusal, Undo, Want},
 };
 use crate::oci::UpstreamHost;
@@ -45,6 +45,8 @@ pub struct Outcome {
     pub left: Vec<(String, String)>,
     /// Folders from which something could not be taken away, and why.
     pub failed: Vec<(String, String)>,
+    /// Folders that could not be looked into, and why: if they have something of ours, it stays.
+    pub unread: Vec<(String, String)>,
     /// What was changed.
     pub changes: Vec<Change>,
 }
@@ -62,6 +64,7 @@ impl Round<'_> {
         let folder = CertsDir::create(self.certs_dir)?.among(self.roots);
         folder.sweep()?;
         let mut wanted = BTreeSet::new();
+        let mut read_only = None;
         for host in hosts {
             match self.write_one(&folder, host) {
                 Ok(Ok((name, changes))) => {
@@ -72,10 +75,19 @@ impl Round<'_> {
                 Ok(Err(refusal)) => outcome.left.push((host.to_string(), refusal.0)),
                 Err(error) if error.is_dead_mount() => return Err(error),
                 // A folder of another user, say: the other registries are none the worse.
-                Err(error) => outcome.left.push((host.to_string(), refused(&error))),
+                Err(error) => {
+                    outcome.left.push((host.to_string(), refused(&error)));
+                    read_only = read_only.or(Some(error).filter(CertsDirError::is_read_only));
+                }
             }
         }
-        for name in folder.ours()?.into_iter().filter(|name| !wanted.contains(name)) {
+        if let (Some(CertsDirError::Io { .. }), true) = (read_only, outcome.mirrored.is_empty()) {
+            let problem = "is on a read-only file system; mount it for writing".to_owned();
+            return Err(CertsDirError::Unusable { path: self.certs_dir.to_owned(), problem });
+        }
+        let ours = folder.ours()?;
+        outcome.unread = ours.unread;
+        for name in ours.names.into_iter().filter(|name| !wanted.contains(name)) {
             withdraw_one(&folder, &name, &self.owner(), &mut outcome)?;
         }
         Ok(outcome)
@@ -131,7 +143,7 @@ impl Round<'_> {
             }
         }
         if let Some(folder) = folder {
-            for name in folder.ours()?.into_iter().filter(|name| !wanted.contains(name)) {
+            for name in folder.ours()?.names.into_iter().filter(|name| !wanted.contains(name)) {
                 let entry = folder.entry_named(&name)?;
                 outcome.changes.extend(entry.preview_undo(&entry.undo(&self.owner())));
             }
@@ -195,10 +207,10 @@ fn new_folder(path: &Path) -> Change {
 }
 
 fn refused(error: &CertsDirError) -> String {
-    let CertsDirError::Io { path, source, .. } = error else {
+    let CertsDirError::Io { path, .. } = error else {
         return error.to_string();
     };
-    if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
+    if error.is_read_only() {
         return format!("{error}; mount it for writing");
     }
     // What could not be made is not there; then it is its folder that refused.
@@ -217,17 +229,26 @@ fn refused(error: &CertsDirError) -> String {
     )
 }
 
-/// Brings every folder back to what it was. Folders that cannot be looked into are not ours.
+/// Brings every folder back to what it was. Folders that cannot be looked into are named.
 pub fn withdraw(certs_dir: &Path, owner: &Owner, dry_run: bool) -> Result<Outcome, CertsDirError> {
     let mut outcome = Outcome::default();
+    if !dry_run {
+        certs_dir::sweep_beside(certs_dir);
+    }
     let Some(folder) = CertsDir::open(certs_dir)? else {
+        outcome.changes = certs_dir::preview_undo_repairs_of(certs_dir);
+        if !dry_run {
+            certs_dir::undo_repairs_of(certs_dir)?;
+        }
         return Ok(outcome);
     };
     if !dry_run {
         folder.sweep()?;
     }
     let mut others = false;
-    for name in folder.ours()? {
+    let ours = folder.ours()?;
+    outcome.unread = ours.unread;
+    for name in ours.names {
         if dry_run {
             let entry = folder.entry_named(&name)?;
             let undo = entry.undo(owner);

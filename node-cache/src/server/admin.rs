@@ -57,8 +57,10 @@ const MEASURED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Images in one answer of `/catalog`.
 const MAX_CATALOG: usize = 10_000;
-/// Longest error text in a report, which as a whole stays below 256 KiB for 500 upstreams.
+/// Longest error text in a report.
 const MAX_ERROR: usize = 200;
+/// The operator reads no more of a report.
+const MAX_REPORT: usize = 256 << 10;
 
 /// The router of the admin port.
 pub fn router(admin: Admin) -> Router {
@@ -124,7 +126,7 @@ async fn report(
     for upstream in upstreams.all() {
         by_host.insert(upstream.config().host.to_string(), admin.upstream_report(upstream));
     }
-    Json(NodeReport {
+    let report = NodeReport {
         api_version: API_VERSION.to_owned(),
         instance: admin.instance.clone(),
         node: admin.node.clone(),
@@ -139,8 +141,41 @@ async fn report(
             blobs: usage.blobs,
         }),
         upstreams: by_host,
-    })
-    .into_response()
+    };
+    match fitted(report) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// The report as text that is not too long: error texts are shortened, then hosts left out, as many
+/// as need be. The state of the node as a whole is always in it.
+fn fitted(mut report: NodeReport) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string(&report)?;
+    for longest in [MAX_ERROR / 4, 0] {
+        if text.len() > MAX_REPORT {
+            for upstream in report.upstreams.values_mut() {
+                upstream.last_error = upstream.last_error.chars().take(longest).collect();
+            }
+            text = serde_json::to_string(&report)?;
+        }
+    }
+    while text.len() > MAX_REPORT {
+        // A host takes its part of the text; one step or two.
+        let hosts = report.mirror.hosts.len().max(report.upstreams.len());
+        let kept = (hosts * MAX_REPORT / text.len()).min(hosts.saturating_sub(1));
+        report.mirror.hosts.truncate(kept);
+        while report.upstreams.len() > kept {
+            report.upstreams.pop_last();
+        }
+        if kept == 0 {
+            report.mirror.hosts.clear();
+            report.upstreams.clear();
+            return serde_json::to_string(&report);
+        }
+        text = serde_json::to_string(&report)?;
+    }
+    Ok(text)
 }
 
 async fn catalog(
@@ -227,4 +262,58 @@ fn silent_store() -> StoreReport {
 
 fn cut(text: &str) -> String {
     text.chars().take(MAX_ERROR).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_crds::node::MirrorReport;
+
+    use super::*;
+
+    fn report(upstreams: usize, host: impl Fn(usize) -> String, error: &str) -> NodeReport {
+        let upstream = UpstreamReport {
+            last_error: cut(error),
+            rate_limit: Some(RateLimitReport { limit: u64::MAX, remaining: u64::MAX }),
+            bytes_served: u64::MAX,
+            bytes_fetched: u64::MAX,
+            ..UpstreamReport::default()
+        };
+        NodeReport {
+            api_version: API_VERSION.to_owned(),
+            instance: "i".to_owned(),
+            node: "n".to_owned(),
+            version: "1".to_owned(),
+            config_hash: "h".to_owned(),
+            mirror: MirrorReport {
+                hosts: (0..upstreams).map(&host).collect(),
+                ..MirrorReport::default()
+            },
+            store: silent_store(),
+            upstreams: (0..upstreams).map(|number| (host(number), upstream.clone())).collect(),
+        }
+    }
+
+    #[test]
+    fn a_report_is_at_most_256_kib_whatever_is_configured() {
+        let short = |number: usize| format!("registry-{number:04}.test");
+        let long = |number: usize| format!("{number:05}.{}.test", "a".repeat(240));
+        // Control characters are the longest in JSON.
+        let error = "\u{1}".repeat(1000);
+        for (upstreams, host, kept) in [
+            (20, &short as &dyn Fn(usize) -> String, 20),
+            (500, &short, 500),
+            (500, &long, 200),
+            (5_000, &short, 500),
+            (5_000, &long, 200),
+        ] {
+            let text = fitted(report(upstreams, host, &error)).unwrap();
+            assert!(text.len() <= MAX_REPORT, "{upstreams}: {}", text.len());
+            let read: NodeReport = serde_json::from_str(&text).unwrap();
+            assert!(read.upstreams.len() >= kept, "{upstreams}: {} left", read.upstreams.len());
+            assert_eq!(read.store.state, "Failing");
+            if upstreams == 20 {
+                assert_eq!(read.upstreams["registry-0000.test"].last_error.chars().count(), 200);
+            }
+        }
+    }
 }

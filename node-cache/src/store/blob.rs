@@ -201,6 +201,7 @@ impl Store {
             let path = folder.join(name);
             // One that is gone was removed by somebody else.
             if let Ok(metadata) = path.symlink_metadata()
+                && !metadata.is_dir()
                 && let Ok(modified) = metadata.modified()
             {
                 files.push((modified, path, allocated(&metadata)));

@@ -7,8 +7,9 @@ pub(crate) mod faults;
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -21,15 +22,15 @@ use super::error::{StoreError, at};
 const FOLDER_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
 
-#[expect(clippy::cast_possible_wrap, reason = "the flags are small positive bits")]
-const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 /// A FIFO without a writer must not hang the open.
 #[expect(clippy::cast_possible_wrap, reason = "the flags are small positive bits")]
 const LOOK_ONLY: i32 = (OFlags::NOFOLLOW.bits() | OFlags::NONBLOCK.bits()) as i32;
 
-/// The disk that a store is on.
-#[derive(Clone, Debug, Default)]
+/// The disk that a store is on. Below its root no symbolic link is followed; how the root itself is
+/// reached is the administrator's affair.
+#[derive(Clone, Debug)]
 pub(super) struct Disk {
+    root: Arc<Path>,
     #[cfg(test)]
     pub(super) faults: faults::Faults,
 }
@@ -49,6 +50,14 @@ pub(super) struct Room {
 }
 
 impl Disk {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.into(),
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        }
+    }
+
     /// Every operation passes here first.
     #[cfg(not(test))]
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests inject faults here")]
@@ -61,7 +70,9 @@ impl Disk {
         self.faults.pass()
     }
 
+    /// Creates a folder of the store and what is missing above it.
     pub(super) fn create_folder(&self, path: &Path) -> Result<(), StoreError> {
+        self.check_folders(path)?;
         if path.is_dir() {
             return Ok(());
         }
@@ -69,8 +80,28 @@ impl Disk {
         at("cannot create", path, self.gate().and_then(|()| create()))
     }
 
-    /// Opens for reading and writing, creating it and its folder; never through a symbolic link.
+    /// Refuses a path that leads out of the store: somebody put a symbolic link, or anything else,
+    /// in the place of a folder (T10). What is not there yet is fine.
+    fn check_folders(&self, path: &Path) -> Result<(), StoreError> {
+        let below = |folder: &&Path| *folder != &*self.root && folder.starts_with(&self.root);
+        for folder in path.ancestors().take_while(below) {
+            match folder.symlink_metadata() {
+                Ok(found) if found.is_dir() => {}
+                Ok(found) if found.is_symlink() => return unsafe_path(folder, LINK),
+                Ok(_) => return unsafe_path(folder, "is not a folder; remove it"),
+                // A file further up, which has its turn.
+                Err(error) if is_absence(&error) => {}
+                Err(error) => return at("cannot inspect", folder, Err(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens for reading and writing, creating it and its folder; never through a symbolic link,
+    /// and nothing that has a second name elsewhere.
     pub(super) fn open_or_create(&self, path: &Path) -> Result<File, StoreError> {
+        let folder = path.parent().unwrap_or(path);
+        self.check_folders(folder)?;
         let open = || {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).mode(FILE_MODE).custom_flags(LOOK_ONLY);
@@ -80,13 +111,26 @@ impl Disk {
         let file = match open() {
             // Somebody removed the folder, perhaps the whole store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.create_folder(path.parent().unwrap_or(path))?;
-                at("cannot open", path, open())?
+                self.create_folder(folder)?;
+                opened(path, open())?
             }
-            result => at("cannot open", path, result)?,
+            result => opened(path, result)?,
         };
         check_regular(path, &file)?;
+        if at("cannot inspect", path, file.metadata())?.nlink() > 1 {
+            return unsafe_path(path, "has a second name, a hard link, elsewhere; remove this one");
+        }
         Ok(file)
+    }
+
+    /// Gives up a file that has a second name elsewhere, where its bytes stay: what is written here
+    /// must not be written there.
+    pub(super) fn part_with_other_names(&self, path: &Path) -> Result<(), StoreError> {
+        self.check_folders(path.parent().unwrap_or(path))?;
+        match path.symlink_metadata() {
+            Ok(found) if found.is_file() && found.nlink() > 1 => self.remove(path),
+            _ => Ok(()),
+        }
     }
 
     /// Opens a regular file for reading, `None` if there is none. Anything else under that name (a
@@ -94,20 +138,24 @@ impl Disk {
     pub(super) fn open_regular(&self, path: &Path) -> Result<Option<File>, StoreError> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(LOOK_ONLY);
+        self.check_folders(path.parent().unwrap_or(path))?;
         let file = match self.gate().and_then(|()| options.open(path)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return at("cannot open", path, Err(error)),
+            Err(error) => return opened(path, Err(error)).map(Some),
         };
         check_regular(path, &file)?;
         Ok(Some(file))
     }
 
-    /// Opens for reading and writing what is there, taking it for a lock.
+    /// Opens for reading and writing what is there, taking it for a lock: it may have further
+    /// names, because a lock is not written to.
     pub(super) fn open_lock(&self, path: &Path) -> Result<File, StoreError> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).mode(FILE_MODE).custom_flags(NO_FOLLOW);
-        at("cannot open", path, self.gate().and_then(|()| options.open(path)))
+        options.read(true).write(true).create(true).mode(FILE_MODE).custom_flags(LOOK_ONLY);
+        let file = opened(path, self.gate().and_then(|()| options.open(path)))?;
+        check_regular(path, &file)?;
+        Ok(file)
     }
 
     pub(super) fn metadata(&self, path: &Path, file: &File) -> Result<Metadata, StoreError> {
@@ -218,17 +266,14 @@ impl Disk {
         }
     }
 
-    /// Names in a folder, sorted; none if it is not there. Names that are not text are not ours.
+    /// Names in a folder, sorted; none if it is not there, or is a symbolic link to one. Names that
+    /// are not text are not ours.
     pub(super) fn names(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
+        if folder.is_symlink() {
+            return Ok(Vec::new());
+        }
         let entries = match self.gate().and_then(|()| fs::read_dir(folder)) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(Vec::new());
-            }
+            Err(error) if is_absence(&error) => return Ok(Vec::new()),
             entries => at("cannot list", folder, entries)?,
         };
         let mut names = Vec::new();
@@ -296,10 +341,38 @@ impl Disk {
     }
 }
 
+const LINK: &str = "is a symbolic link, which is not followed; remove it";
+
 fn check_regular(path: &Path, file: &File) -> Result<(), StoreError> {
     if at("cannot inspect", path, file.metadata())?.is_file() {
         return Ok(());
     }
-    let problem = "is not a regular file; remove it".to_owned();
-    Err(StoreError::Unsafe { path: PathBuf::from(path), problem })
+    unsafe_path(path, "is not a regular file; remove it")
+}
+
+/// With what it means when a file that was not to be followed cannot be opened.
+fn opened(path: &Path, result: io::Result<File>) -> Result<File, StoreError> {
+    use rustix::io::Errno;
+    match &result {
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            unsafe_path(path, LINK)
+        }
+        // A folder, a device without a driver, a socket.
+        Err(error)
+            if [Errno::ISDIR, Errno::NXIO, Errno::NODEV]
+                .iter()
+                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
+        {
+            unsafe_path(path, "is not a regular file; remove it")
+        }
+        _ => at("cannot open", path, result),
+    }
+}
+
+fn unsafe_path<T>(path: &Path, problem: &str) -> Result<T, StoreError> {
+    Err(StoreError::Unsafe { path: path.to_owned(), problem: problem.to_owned() })
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -54,8 +54,10 @@ impl Store {
     fn take_folder(&self) -> Result<File, StoreError> {
         let (layout, disk) = (&self.layout, &self.disk);
         let root = layout.root();
-        disk.create_folder(root)?;
-        check_root(root)?;
+        if root.symlink_metadata().is_err() {
+            disk.create_folder(root)?;
+        }
+        check_folder(root)?;
         self.check_version()?;
         let path = layout.version();
         let mut lock = disk.open_lock(&path)?;
@@ -67,13 +69,19 @@ impl Store {
             Err(error) => return at("cannot lock", &path, Err(error.into())),
         }
         // A crash between creation and the first write leaves it empty.
-        if at("cannot inspect", &path, lock.metadata())?.len() == 0 {
+        let found = at("cannot inspect", &path, lock.metadata())?;
+        if found.len() == 0 {
+            if found.nlink() > 1 {
+                let problem = "has a second name, a hard link, elsewhere; remove this one";
+                return Err(StoreError::Unsafe { path, problem: problem.to_owned() });
+            }
             let written = lock.rewind().and_then(|()| lock.write_all(layout::VERSION.as_bytes()));
             at("cannot write", &path, written)?;
             disk.sync(&path, &lock)?;
         }
         for folder in layout.fixed_folders() {
             disk.create_folder(&folder)?;
+            check_folder(&folder)?;
         }
         self.sweep_temporary(&layout.partials())?;
         for algorithm in Algorithm::ALL {
@@ -112,8 +120,10 @@ impl Store {
     fn trim_reserved(&self, folder: &Path) -> Result<(), StoreError> {
         for name in self.disk.names(folder)? {
             let path = folder.join(name);
-            if let Ok(Some(_)) = self.disk.open_regular(&path) {
-                let file = self.disk.open_or_create(&path)?;
+            // What is not a file of its own has nothing of ours reserved.
+            if let Ok(Some(_)) = self.disk.open_regular(&path)
+                && let Ok(file) = self.disk.open_or_create(&path)
+            {
                 let length = self.disk.metadata(&path, &file)?.len();
                 self.disk.set_len(&path, &file, length)?;
             }
@@ -125,14 +135,24 @@ impl Store {
     fn open_counters(&self) {
         let path = self.layout.counters();
         *self.counters() = None;
-        let regular = self.disk.open_regular(&path).map(drop);
-        if let Err(error) = regular {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "counts and trust will not survive a restart");
-            return;
+        let aside = path.with_extension("redb.bad");
+        match self.disk.open_regular(&path) {
+            Ok(Some(file)) if file.metadata().is_ok_and(|found| found.nlink() > 1) => {
+                tracing::warn!(path = %path.display(), moved_to = %aside.display(),
+                    "the counters have a second name, a hard link, elsewhere; they begin anew");
+                // If this fails, nothing of the other name may be written to.
+                if self.disk.rename(&path, &aside).is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "counts and trust will not survive a restart");
+                return;
+            }
         }
         let opened = Counters::open(&path).or_else(|error| {
-            let aside = path.with_extension("redb.bad");
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, path = %path.display(), moved_to = %aside.display(),
                 "the counters cannot be read; they begin anew");
@@ -188,19 +208,24 @@ impl Store {
     }
 }
 
-fn check_root(root: &Path) -> Result<(), StoreError> {
-    let metadata = at("cannot inspect", root, fs::symlink_metadata(root))?;
-    let wrong = |problem: &str| {
-        Err(StoreError::Unsafe { path: root.to_owned(), problem: problem.to_owned() })
-    };
+/// Refuses a folder into which others could put files.
+fn check_folder(folder: &Path) -> Result<(), StoreError> {
+    let metadata = at("cannot inspect", folder, fs::symlink_metadata(folder))?;
+    let wrong = |problem: String| Err(StoreError::Unsafe { path: folder.to_owned(), problem });
     if !metadata.is_dir() {
-        return wrong("is not a folder (a symbolic link is not followed); name the folder itself");
+        let problem = "is not a folder (a symbolic link is not followed); name the folder itself";
+        return wrong(problem.to_owned());
     }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return wrong("belongs to another user; chown it to the user that larder-node runs as");
+    let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != me {
+        let problem = format!(
+            "belongs to user {owner}, and larder-node runs as user {me}; chown it, with what is in \
+             it, to {me}"
+        );
+        return wrong(problem);
     }
     if metadata.mode() & 0o022 != 0 {
-        return wrong("is writable by others; run chmod go-w on it");
+        return wrong("is writable by others; run chmod go-w on it".to_owned());
     }
     Ok(())
 }

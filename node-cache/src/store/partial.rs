@@ -34,6 +34,7 @@ impl Store {
         let pin = self.ledger.pin(digest);
         // Not while it is being removed to make room.
         let admitted = self.admission();
+        self.disk.part_with_other_names(&path)?;
         let opened = self.disk.open_or_create(&path);
         self.health.wrote(&opened, Instant::now());
         let file = opened?;

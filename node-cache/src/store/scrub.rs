@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Store;
 use crate::oci::Digest;
 
-/// A slow walk that reads every stored blob once in each period and moves aside what is not what its
+/// A slow walk that reads every stored blob at least once in each period and moves aside what is not what its
 /// name says.
 #[derive(Debug)]
 pub struct Scrub {
@@ -40,11 +40,12 @@ fn share(budget: Duration, read: u64, total: u64) -> Duration {
 /// Digests that are taken from the ledger at once.
 const BATCH: usize = 256;
 
-/// A pass over nothing still takes this long.
+/// A pass takes at least this long.
 const BREATH: Duration = Duration::from_secs(1);
 
 impl Scrub {
-    /// Reads everything once in `period`, until `stop`.
+    /// Reads everything once in `period`, until `stop`. From one look at a blob to the next passes
+    /// less than that.
     pub fn new(store: Arc<Store>, period: Duration, stop: CancellationToken) -> Self {
         Self { store, period, stop }
     }
@@ -52,20 +53,25 @@ impl Scrub {
     /// Runs until it is stopped. Blocks: give it a thread. A pass that a restart interrupted goes on
     /// where it was.
     pub fn run(&self, found: &mut dyn FnMut(Scrubbed)) {
+        // Nine tenths: one that is late here and there, or has more to read than when it began, is
+        // over in time. The next one follows at once, so that no blob waits for longer than that.
+        let budget = self.period * 9 / 10;
         while !self.stop.is_cancelled() {
             let started = Instant::now();
-            let blobs = self.pass(started, found);
+            let resumed = self.store.scrubbed().is_some();
+            let blobs = self.pass(started, budget, found);
             if self.stop.is_cancelled() {
                 return;
             }
             found(Scrubbed::Pass { blobs });
-            self.pause_until((started + self.period).max(Instant::now() + BREATH));
+            // What is not there to be read takes no time, but a pass does, unless it is the rest of
+            // one.
+            let least = if resumed { BREATH } else { budget.max(BREATH) };
+            self.pause_until(started + least);
         }
     }
 
-    fn pass(&self, started: Instant, found: &mut dyn FnMut(Scrubbed)) -> u64 {
-        // Nine tenths, so that a pass that is late here and there is still over in time.
-        let budget = self.period * 9 / 10;
+    fn pass(&self, started: Instant, budget: Duration, found: &mut dyn FnMut(Scrubbed)) -> u64 {
         let total = self.store.measure().used.max(1);
         let (mut read, mut blobs) = (0_u64, 0);
         loop {

@@ -1,3 +1,4 @@
+mod planted;
 mod room;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
@@ -300,4 +301,48 @@ fn the_catalog_lists_tags_with_the_size_of_what_they_name() {
     let usage = store.measure();
     assert_eq!((usage.blobs, usage.state), (2, StoreState::Ready));
     assert!(usage.used > 0 && usage.free > 0);
+}
+
+#[test]
+fn the_catalog_lists_what_was_pulled_by_digest_alone_without_a_tag() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).unwrap();
+    let (host, repository, tag) = place();
+    let now = Timestamp::now();
+    let stored = |text: &str| {
+        let digest = digest(text.as_bytes());
+        store.put(&digest, text.as_bytes()).unwrap();
+        store.link(&host, &repository, &digest).unwrap();
+        store.usage().record(&host, &repository, &digest, now);
+        digest
+    };
+    let config = stored(r#"{"os":"linux"}"#);
+    let index = |number: u8, child: &Digest| {
+        stored(&format!(r#"{{"number":{number},"manifests":[{{"digest":"{child}"}}]}}"#))
+    };
+    let manifest = |number: u8| {
+        stored(&format!(r#"{{"number":{number},"config":{{"digest":"{config}"}},"layers":[]}}"#))
+    };
+    // As containerd does: the index, then the manifest for its platform, each by its digest.
+    let [tagged, untagged, alone] = [index(1, &manifest(1)), index(2, &manifest(2)), manifest(3)];
+    let record = TagRecord { digest: tagged.clone(), checked_at: now, modified_at: now };
+    store.set_tag(&host, &repository, &tag, &record).unwrap();
+    // Not any more, and never asked for in this repository.
+    let gone = stored("gone");
+    fs::remove_file(store.layout.blob(&gone)).unwrap();
+    let other: Repository = "library/other".parse().unwrap();
+    store.usage().record(&host, &other, &alone, now);
+    // The configuration is no manifest; nothing asks for it as one.
+    store.usage.forget(&host, &repository, &config);
+
+    let catalog = store.catalog(100).unwrap();
+    let listed: Vec<_> = catalog.iter().map(|e| (e.tag.as_str(), e.digest.clone())).collect();
+    let mut expected = vec![("", untagged.to_string()), ("", alone.to_string())];
+    expected.sort();
+    expected.push(("1.27", tagged.to_string()));
+    assert_eq!(listed, expected);
+    let seen: Timestamp = catalog[0].last_modified.parse().unwrap();
+    assert!(seen.duration_since(now).abs() < jiff::SignedDuration::from_mins(1), "{seen}");
+    assert_eq!((catalog[0].pulls, catalog[1].pulls), (1, 1));
+    assert_eq!(store.catalog(2).unwrap().len(), 2);
 }

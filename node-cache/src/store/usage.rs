@@ -58,6 +58,11 @@ impl Usage {
         images.prune();
     }
 
+    /// The use of every image.
+    pub(super) fn all(&self) -> Vec<(ImageKey, ImageUse)> {
+        self.images().uses.iter().map(|(key, used)| (key.clone(), *used)).collect()
+    }
+
     /// The use of one image, if it was used.
     pub fn get(
         &self,
@@ -112,6 +117,14 @@ impl Images {
             self.uses.remove(&key);
             self.changed.insert(key);
         }
+    }
+}
+
+#[cfg(test)]
+impl Usage {
+    /// As if it had never been used.
+    pub(super) fn forget(&self, host: &UpstreamHost, repository: &Repository, digest: &Digest) {
+        self.images().uses.remove(&(host.clone(), repository.clone(), digest.clone()));
     }
 }
 

@@ -135,6 +135,9 @@ impl Store {
             let links = folder.join(algorithm.name());
             for name in self.disk.names(&links)? {
                 let link = links.join(&name);
+                if link.is_dir() {
+                    continue;
+                }
                 let stored = Digest::from_parts(algorithm, &name)
                     .is_ok_and(|digest| self.ledger.lock().has(&digest));
                 if !stored && is_older(&link, DANGLING_LINK) {
@@ -153,6 +156,9 @@ impl Store {
         let place = host.parse::<UpstreamHost>().ok().zip(path.parse::<Repository>().ok());
         for name in self.disk.names(folder)? {
             let file = folder.join(&name);
+            if !file.symlink_metadata().is_ok_and(|found| found.is_file()) {
+                continue;
+            }
             let record = match (&place, name.parse::<Tag>()) {
                 (Some((host, repository)), Ok(tag)) => self.tag(host, repository, &tag)?,
                 _ => None,

@@ -27,13 +27,22 @@ const RUNS_OF_ONE_PROCESS: u64 = 40;
 const LARGEST: usize = 12 << 20;
 
 #[tokio::test]
-async fn f05_no_file_that_was_damaged_at_rest_is_served_as_whole() {
-    let mut soak = Soak::of("damage", 500, 5_000);
+async fn f05_no_file_with_a_flipped_byte_is_served_as_whole() {
+    at_rest(Soak::of("damage", 500, 5_000), Pantry::flip_one).await;
+}
+
+#[tokio::test]
+async fn f05_no_file_that_was_cut_lengthened_or_overwritten_is_served_as_whole() {
+    at_rest(Soak::of("damage-other", 100, 1_000), Pantry::spoil_one).await;
+}
+
+/// Damages one stored file after the other.
+async fn at_rest(mut soak: Soak, damage: impl AsyncFn(&Pantry, u64) -> Result<bool>) {
     let mut pantry = Pantry::stocked().await;
     let mut healed_at_once = 0;
     for (run, seed) in (0..).zip(soak.seeds()) {
         pantry.restart_now_and_then(run).await;
-        let outcome = pantry.damage_one(seed).await;
+        let outcome = damage(&pantry, seed).await;
         healed_at_once += usize::from(matches!(outcome, Ok(true)));
         soak.note(seed, outcome.map(drop));
     }
@@ -161,15 +170,28 @@ impl Pantry {
         assert!(eventually(10, all_there).await, "{:?}", self.larder.store().files());
     }
 
-    /// Whether the request after the damage was answered with good bytes.
-    async fn damage_one(&self, seed: u64) -> Result<bool> {
+    /// One byte of a stored file is another one. Whether the next request got good bytes.
+    async fn flip_one(&self, seed: u64) -> Result<bool> {
         let mut rng = fastrand::Rng::with_seed(seed);
-        match rng.u32(0..100) {
-            0..60 => self.at_rest(&self.blobs[rng.usize(..self.blobs.len())], &mut rng).await,
-            60..72 => {
-                self.at_rest(&self.manifests[rng.usize(..self.manifests.len())], &mut rng).await
+        let items = match rng.u32(0..10) {
+            0..7 => &self.blobs,
+            7..9 => &self.manifests,
+            _ => &self.tags,
+        };
+        self.damage(&items[rng.usize(..items.len())], Harm::Flip, &mut rng).await
+    }
+
+    /// A stored file is damaged in any other way.
+    async fn spoil_one(&self, seed: u64) -> Result<bool> {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let harm = [Harm::Cut, Harm::Lengthen, Harm::Zero][rng.usize(..3)];
+        match rng.u32(0..10) {
+            0..5 => self.damage(&self.blobs[rng.usize(..self.blobs.len())], harm, &mut rng).await,
+            5..7 => {
+                let item = &self.manifests[rng.usize(..self.manifests.len())];
+                self.damage(item, harm, &mut rng).await
             }
-            72..86 => {
+            7..9 => {
                 let tag = &self.tags[rng.usize(..self.tags.len())];
                 eventually(10, async || tag.file.is_file()).await;
                 fs::write(&tag.file, garbage(&mut rng))?;
@@ -184,13 +206,7 @@ impl Pantry {
     }
 
     /// A stored file is damaged between two requests.
-    async fn at_rest(&self, item: &Item, rng: &mut fastrand::Rng) -> Result<bool> {
-        let harm = match rng.u32(0..10) {
-            0 => Harm::Cut,
-            1 => Harm::Lengthen,
-            2 => Harm::Zero,
-            _ => Harm::Flip,
-        };
+    async fn damage(&self, item: &Item, harm: Harm, rng: &mut fastrand::Rng) -> Result<bool> {
         self.harm(item, harm, 0, rng).await?;
         if rng.u32(0..4) > 0 {
             return self.ask(item).await;
@@ -249,10 +265,9 @@ impl Pantry {
                 file.write_all_at(&zeros, position)?;
             }
             Harm::Flip => {
-                if file.read_at(&mut byte, position)? == 1 {
-                    byte[0] ^= rng.u8(1..);
-                    file.write_all_at(&byte, position)?;
-                }
+                ensure!(file.read_at(&mut byte, position)? == 1, "there is no byte to flip");
+                byte[0] ^= rng.u8(1..);
+                file.write_all_at(&byte, position)?;
             }
         }
         Ok(())

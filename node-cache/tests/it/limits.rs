@@ -11,7 +11,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use larder_e2e::disk::{Disk, Format};
+use larder_e2e::{
+    disk::{Disk, Format},
+    soak::Soak,
+};
 use serde_json::Value;
 
 use crate::{
@@ -84,10 +87,20 @@ async fn what_is_passed_through_is_resumed_and_verified_like_everything_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g16_the_store_stays_within_its_capacity_while_pulls_push_each_other_out() {
+    // Each takes more than the minute for which nothing is given up.
+    let mut soak = Soak::of("capacity", 1, 5);
+    for seed in soak.seeds() {
+        evict_once(seed).await;
+        soak.note(seed, Ok(()));
+    }
+    soak.end().unwrap();
+}
+
+async fn evict_once(seed: u64) {
     let origin = Origin::start().await;
     let capacity = 64 * MIB as u64;
-    let first: Vec<_> = (0..5).map(|n| origin.blob(APP, 80 + n, 10 * MIB)).collect();
-    let second: Vec<_> = (0..8).map(|n| origin.blob(APP, 90 + n, 6 * MIB)).collect();
+    let first: Vec<_> = (0..5).map(|n| origin.blob(APP, 100 * seed + n, 10 * MIB)).collect();
+    let second: Vec<_> = (0..8).map(|n| origin.blob(APP, 100 * seed + 10 + n, 6 * MIB)).collect();
     let config = NodeConfig::new([Upstream::at(HOST, &origin)]).capacity("64Mi");
     let mut larder = Larder::stopped(&config);
     let media = tempfile::Builder::new().prefix("larder-it-").tempdir().unwrap();

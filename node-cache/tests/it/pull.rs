@@ -45,7 +45,8 @@ async fn sixty_four_clients_of_a_cold_blob_share_one_fetch_as_it_arrives() {
     let answers = join_all((0..64).map(|_| larder.get(&blob(&image)).send())).await;
     for answer in &answers {
         answer.is_whole(&image.layer.bytes);
-        assert!(answer.first_byte.unwrap() < Duration::from_secs(2), "{}", answer.line());
+        // Some milliseconds; long before the last one, however busy the machine is.
+        assert!(answer.first_byte.unwrap() * 2 < answer.elapsed, "{}", answer.line());
         assert!(answer.elapsed > Duration::from_secs(3), "{}", answer.line());
     }
     assert_eq!(origin.count("GET", "/blobs/"), 1);

@@ -41,9 +41,17 @@ fn gets(origin: &Origin) -> usize {
     origin.count("GET", "/manifests/")
 }
 
+/// Within the 3 s that a stale answer may take, and what a busy machine adds. Without that bound it
+/// would be 10 s.
 #[track_caller]
 fn is_quick(answer: &Answer) {
-    assert!(answer.elapsed <= Duration::from_millis(3500), "{}", answer.line());
+    assert!(answer.elapsed <= Duration::from_secs(6), "{}", answer.line());
+}
+
+/// Without asking the upstream, which would cost 3 s: some milliseconds on an idle machine.
+#[track_caller]
+fn is_at_once(answer: &Answer) {
+    assert!(answer.elapsed < Duration::from_millis(2500), "{}", answer.line());
 }
 
 #[tokio::test]
@@ -244,7 +252,7 @@ async fn an_immutable_tag_is_never_revalidated() {
     larder.restart().await;
     let answer = larder.get(V1).send().await;
     answer.is_whole(&image.index.bytes);
-    assert!(answer.elapsed < Duration::from_secs(1), "{}", answer.line());
+    is_at_once(&answer);
 }
 
 #[tokio::test]
@@ -284,7 +292,7 @@ async fn a_digest_never_waits_for_the_upstream() {
     let path = format!("/v2/{APP}/manifests/{}?ns={HOST}", image.index.digest);
     let answer = larder.get(&path).send().await;
     answer.is_whole(&image.index.bytes);
-    assert!(answer.elapsed < Duration::from_secs(1), "{}", answer.line());
+    is_at_once(&answer);
     assert_eq!(origin.seen().len(), 0, "{}", origin.story());
 }
 

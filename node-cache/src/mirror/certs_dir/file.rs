@@ -211,6 +211,13 @@ pub(super) fn create(path: &Path, content: &Content) -> Result<(), CertsDirError
 pub(super) fn remove(path: &Path) -> Result<(), CertsDirError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // On a read-only file system that is said before the file is looked for.
+        Err(error)
+            if error.kind() == io::ErrorKind::ReadOnlyFilesystem
+                && path.symlink_metadata().is_err() =>
+        {
+            Ok(())
+        }
         other => at("cannot remove", path, other),
     }
 }

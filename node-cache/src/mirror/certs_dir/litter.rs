@@ -1,6 +1,9 @@
 //! What a process that was killed left behind: brought to an end by the next one.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     CREATED, CertsDir, CertsDirError, GONE, HOSTS, NEW, ORIGINAL, at, entries,
@@ -103,6 +106,23 @@ fn finish_swap(folder: &Path, aside: &Path) -> Result<(), CertsDirError> {
         return file::sync(folder);
     }
     file::remove(aside)
+}
+
+/// The folder that holds `certs_dir`, and what `certs_dir` is called there while it is being made.
+pub(super) fn new_beside(certs_dir: &Path) -> (PathBuf, PathBuf) {
+    let parent = certs_dir.parent().unwrap_or(Path::new("/"));
+    let name = certs_dir.file_name().unwrap_or_default().to_string_lossy();
+    (parent.to_owned(), parent.join(format!("{NEW}{name}")))
+}
+
+/// Removes what a process that died while it was making `certs_dir` left beside it.
+pub fn sweep_beside(certs_dir: &Path) {
+    let (_, left) = new_beside(certs_dir);
+    if left.symlink_metadata().is_ok()
+        && let Err(error) = discard(&left)
+    {
+        tracing::warn!(path = %left.display(), %error, "what is unfinished stays; remove it");
+    }
 }
 
 /// Removes a folder with our files, or a file.

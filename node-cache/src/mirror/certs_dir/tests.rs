@@ -566,6 +566,94 @@ fn a_colon_path_that_somebody_else_made_is_left_alone() {
     assert_eq!(case.tree(), before);
 }
 
+#[test]
+fn a_colon_path_is_forgotten_when_the_list_becomes_another_one() {
+    let case = Case::new();
+    let before = case.tree();
+    case.write(&["docker.io"]);
+    let list = |more: &str| format!("{}:{more}", case.certs().display());
+    let (one, other) = (list("/etc/docker/certs.d"), list("/etc/other/deep/certs.d"));
+    let repair = |list: &str| CertsDir::open(&case.certs()).unwrap().unwrap().repair(list).unwrap();
+    for (now, then) in [(&one, &other), (&other, &one), (&one, &other)] {
+        assert!(repair(now));
+        assert!(Path::new(now).join("docker.io/hosts.toml").is_file());
+        assert!(Path::new(then).symlink_metadata().is_err(), "{then} is left");
+    }
+    assert!(!Path::new(&list("/etc/other")).exists(), "a folder of {other} is left");
+    // One that is no path at all ends it as well.
+    assert!(!repair("/etc/../x:y"));
+    case.withdraw();
+    assert_eq!(case.tree(), before);
+}
+
+#[test]
+fn a_colon_path_is_taken_away_although_the_folder_with_its_record_was_replaced() {
+    for again in [true, false] {
+        let case = Case::new();
+        let before = case.tree();
+        let link = format!("{}:/etc/docker/certs.d", case.certs().display());
+        let repair = || CertsDir::open(&case.certs()).unwrap().unwrap().repair(&link).unwrap();
+        case.write(&["docker.io"]);
+        assert!(repair());
+        fs::remove_dir_all(case.certs()).unwrap();
+        fs::create_dir(case.certs()).unwrap();
+        if again {
+            case.again(&["docker.io"]);
+            assert!(repair());
+        }
+        case.withdraw();
+        assert_eq!(case.tree(), before, "with a round between: {again}");
+    }
+}
+
+#[test]
+fn a_colon_path_is_taken_away_when_the_folder_is_gone() {
+    let case = Case::new();
+    let link = format!("{}:/etc/docker/certs.d", case.certs().display());
+    case.write(&["docker.io"]);
+    assert!(CertsDir::open(&case.certs()).unwrap().unwrap().repair(&link).unwrap());
+    fs::remove_dir_all(case.certs()).unwrap();
+    let preview = round::withdraw(&case.certs(), &Owner::Any, true).unwrap();
+    assert_eq!(preview.changes.len(), 1);
+    assert!(Path::new(&link).is_symlink());
+    assert_eq!(case.withdraw().changes, preview.changes);
+    assert_eq!(case.tree(), BTreeMap::new());
+}
+
+#[test]
+fn a_link_beside_the_folder_that_somebody_else_made_stays() {
+    let case = Case::new();
+    let folder = PathBuf::from(format!("{}:/theirs", case.certs().display()));
+    fs::create_dir_all(&folder).unwrap();
+    symlink(case.certs(), folder.join("certs.d")).unwrap();
+    symlink("nowhere", folder.join("other")).unwrap();
+    let before = case.tree();
+    case.write(&["docker.io"]);
+    case.withdraw();
+    assert_eq!(case.tree(), before);
+}
+
+#[test]
+fn a_folder_whose_maker_was_killed_is_swept_from_beside_it() {
+    let beside = |case: &Case| {
+        let path = case.folder.path().join(".larder-tmp-new-certs.d");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(CREATED), "").unwrap();
+        path
+    };
+    // Somebody else has made the folder since.
+    let case = Case::new();
+    let left = beside(&case);
+    case.write(&["docker.io"]);
+    assert!(!left.exists());
+    // Nobody has, and it is taken away by hand.
+    let case = Case::without_folder();
+    let left = beside(&case);
+    case.withdraw();
+    assert!(!left.exists());
+    assert_eq!(case.tree(), BTreeMap::new());
+}
+
 /// `certs.d` as the first or second of two roots; the other is `other.d`.
 fn among(ours_is_first: bool) -> Case {
     let mut case = Case::new();

@@ -2,6 +2,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
+use larder_e2e::{
+    disk::{Disk, Format},
+    soak::Soak,
+};
 use rustix::io::Errno;
 
 use super::{super::disk::faults::Fault, *};
@@ -140,6 +144,60 @@ fn a_smaller_capacity_takes_effect_with_the_next_round() {
     assert!(store.measure().used <= 64 * MIB);
 }
 
+fn free_on(folder: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(folder).unwrap();
+    disk.f_bavail * disk.f_frsize
+}
+
+#[tokio::test]
+async fn what_is_to_stay_free_on_the_disk_stays_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let (media, mounted) = (folder.path().join("media"), folder.path().join("disk"));
+    fs::create_dir(&media).unwrap();
+    let disk = Disk::mounted(Format::Tmpfs(128), &media, &mounted).await.unwrap();
+    let root = disk.root().join("store");
+    let floor = free_on(&disk.root()) - 30 * MIB;
+    let open = |min_free| {
+        let store = Store::open(&root, Limits { min_free, ..limits(1 << 30) }).unwrap();
+        store.account().unwrap();
+        store
+    };
+    let blobs: Vec<_> = (0..6).map(|number| content(number, 10 * MIB)).collect();
+    // 77 % of 128 MiB leave 29.4 MiB.
+    for min_free in [MinFree::Bytes(ByteSize::from_bytes(floor)), MinFree::Percent(77)] {
+        let store = open(min_free);
+        fill(&store, &blobs[0]).unwrap();
+        fill(&store, &blobs[1]).unwrap();
+        assert!(matches!(fill(&store, &blobs[2]), Err(StoreError::Full { .. })), "{min_free:?}");
+        let put = store.put(&blobs[2].0, &blobs[2].1);
+        assert!(matches!(put, Err(StoreError::Full { .. })), "{min_free:?}");
+        assert_eq!(store.state(), StoreState::Full);
+        assert!(free_on(&root) >= floor - MIB, "{min_free:?}");
+        // What may go goes, one for one.
+        forget_reads(&store);
+        fill(&store, &blobs[3]).unwrap();
+        assert_eq!(store.measure().blobs, 2, "{min_free:?}");
+        assert!(free_on(&root) >= floor - MIB, "{min_free:?}");
+        // Others fill the disk.
+        fs::write(disk.root().join("others"), vec![1; 12 << 20]).unwrap();
+        forget_reads(&store);
+        store.keep_floor().unwrap();
+        assert_eq!(store.measure().blobs, 1, "{min_free:?}");
+        assert!(free_on(&root) >= floor - MIB, "{min_free:?}");
+        drop(store);
+        fs::remove_file(disk.root().join("others")).unwrap();
+        fs::remove_dir_all(&root).unwrap();
+    }
+    let store = open(MinFree::Bytes(ByteSize::from_bytes(0)));
+    for blob in &blobs {
+        fill(&store, blob).unwrap();
+    }
+    assert!(free_on(&root) < floor - 20 * MIB, "the capacity alone does not keep it");
+    assert_eq!(store.measure().evicted, 0);
+    drop(store);
+    disk.removed().await.unwrap();
+}
+
 #[test]
 fn the_ledger_agrees_with_the_disk_after_every_kind_of_end() {
     let root = tempfile::tempdir().unwrap();
@@ -234,6 +292,7 @@ fn cycle(store: &Store) -> Vec<Result<(), StoreError>> {
 
 #[test]
 fn f03_f04_whichever_operation_of_a_fill_and_an_eviction_fails_nothing_wrong_is_kept() {
+    let mut soak = Soak::of("faults", 1, 1);
     for fault in [
         Fault::Once(Errno::IO),
         Fault::Once(Errno::NOSPC),
@@ -260,9 +319,11 @@ fn f03_f04_whichever_operation_of_a_fill_and_an_eviction_fails_nothing_wrong_is_
                 assert!(nth > 20, "the faults never came to an end: {nth}");
                 break;
             }
+            soak.note_all(1);
             nth += 1;
         }
     }
+    soak.end().unwrap();
 }
 
 /// Every file under `blobs` is what its name says, the bounds hold, the ledger is right, and the

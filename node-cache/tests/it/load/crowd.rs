@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use larder_e2e::soak::Soak;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     clients::Download,
     process::Process,
-    settings::{alone, setting, tell},
+    settings::{alone, ended, setting, tell},
 };
 use crate::{
     faulty::{ALWAYS, Fault, On, Origin},
@@ -31,6 +32,7 @@ async fn errors(mut clients: JoinSet<std::io::Result<()>>) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn g12_every_client_of_a_stored_blob_gets_all_its_bytes() {
     let _turn = alone().await;
+    let soak = Soak::of("load-warm", 1, 1);
     let clients = setting("LARDER_LOAD_CLIENTS", 512);
     let size = usize::try_from(setting("LARDER_LOAD_MIB", 16) << 20).unwrap();
     let origin = Origin::start().await;
@@ -62,6 +64,7 @@ async fn g12_every_client_of_a_stored_blob_gets_all_its_bytes() {
     assert_eq!(errors, Vec::<String>::new());
     assert_eq!(origin.count("GET", "/blobs/"), 1, "{}", origin.story());
     larder.id();
+    ended(soak, usize::try_from(clients).unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,6 +72,7 @@ async fn g12_two_hundred_and_fifty_six_clients_of_a_cold_blob_cost_one_fetch() {
     const CLIENTS: usize = 256;
     const SIZE: usize = 24 << 20;
     let _turn = alone().await;
+    let soak = Soak::of("load-cold", 1, 1);
     let origin = Arc::new(Origin::start().await);
     let blob = origin.blob(APP, 2, SIZE);
     // 24 MiB in 3 s.
@@ -99,4 +103,5 @@ async fn g12_two_hundred_and_fifty_six_clients_of_a_cold_blob_cost_one_fetch() {
         started.elapsed().as_secs_f64(),
         Process(larder.id()).peak_rss(),
     ));
+    ended(soak, CLIENTS);
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use larder_e2e::soak::Soak;
 use tokio::{net::TcpStream, time::sleep};
 
 use super::{
     clients::Download,
     process::Process,
-    settings::{alone, tell},
+    settings::{alone, ended, tell},
 };
 use crate::{
     faulty::Origin,
@@ -21,6 +22,7 @@ const APP: &str = "team/app";
 async fn a_server_out_of_file_descriptors_neither_spins_nor_dies_and_recovers() {
     const LIMIT: usize = 256;
     let _turn = alone().await;
+    let soak = Soak::of("load-descriptors", 1, 1);
     let origin = Origin::start().await;
     let blob = origin.blob(APP, 1, 1 << 20);
     let config = NodeConfig::new([Upstream::at(HOST, &origin)]);
@@ -53,4 +55,5 @@ async fn a_server_out_of_file_descriptors_neither_spins_nor_dies_and_recovers() 
     assert!(eventually(5, async || pull().await.is_ok()).await, "no pull after the crowd left");
     assert_eq!(larder.log().lines_with("panicked"), Vec::<String>::new());
     larder.id();
+    ended(soak, 2 * LIMIT);
 }

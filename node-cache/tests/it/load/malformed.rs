@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use larder_e2e::soak::Soak;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -19,7 +20,7 @@ use tokio::{
 use self::generator::{Fate, Generator, Request};
 use super::{
     process::Process,
-    settings::{alone, setting, tell},
+    settings::{alone, ended, setting, tell},
 };
 use crate::{
     faulty::Origin,
@@ -75,8 +76,9 @@ async fn send(address: SocketAddr, request: &Request) -> Outcome {
 /// The status of every head; bodies here have no such line. `None` while the last head is
 /// incomplete.
 fn statuses(bytes: &[u8]) -> Option<Vec<u16>> {
-    const LINE: &[u8] = b"HTTP/1.1 ";
-    let starts = bytes.windows(LINE.len()).enumerate().filter(|(_, line)| *line == LINE);
+    // To a request of HTTP/1.0 that is what the answer is.
+    let begins = |line: &[u8]| matches!(line, b"HTTP/1.1 " | b"HTTP/1.0 ");
+    let starts = bytes.windows(9).enumerate().filter(|(_, line)| begins(line));
     let heads: Vec<&[u8]> = starts.map(|(at, _)| &bytes[at..]).collect();
     heads.last()?.windows(4).find(|four| *four == b"\r\n\r\n")?;
     let status = |head: &[u8]| std::str::from_utf8(head.get(9..12)?).ok()?.parse().ok();
@@ -85,6 +87,7 @@ fn statuses(bytes: &[u8]) -> Option<Vec<u16>> {
 
 fn wrong(request: &Request, outcome: &Outcome) -> Option<String> {
     let right = !outcome.hung
+        && (!outcome.statuses.is_empty() || !request.is_http())
         && outcome.statuses.iter().all(|status| match request.fate {
             Fate::Refused => (400..500).contains(status),
             // Some mutations mean nothing, and pipelines begin well.
@@ -131,6 +134,7 @@ async fn flood(address: SocketAddr, seed: u64, count: u64, blob: &str) -> (Vec<S
 #[tokio::test(flavor = "multi_thread")]
 async fn g09_g15_malformed_requests_are_refused_and_leave_nothing_behind() {
     let _turn = alone().await;
+    let soak = Soak::of("load-malformed", 1, 1);
     let count = setting("LARDER_LOAD_REQUESTS", 50_000);
     let seed = setting("LARDER_LOAD_SEED", 1);
     let origin = Origin::start().await;
@@ -159,4 +163,5 @@ async fn g09_g15_malformed_requests_are_refused_and_leave_nothing_behind() {
     assert!(after.saturating_sub(before) <= MAX_GROWTH, "RSS {before} -> {after} KiB");
     assert!(series <= 150 + 25, "{series} series");
     larder.get(&path).send().await.is_whole(&image.layer.bytes);
+    ended(soak, usize::try_from(count).unwrap());
 }

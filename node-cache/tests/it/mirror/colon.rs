@@ -29,11 +29,11 @@ async fn the_repair_comes_with_the_files_and_goes_with_them() {
     let before = around(&node);
     let child = node.configure();
     let repaired = async || link.join("new.test/hosts.toml").exists() && node.is_mirrored();
-    assert!(eventually(10, repaired).await, "{}", node.log());
+    assert!(eventually(20, repaired).await, "{}", node.log());
     let mirrored = async || node.state()["state"] == "Mirrored";
-    assert!(eventually(5, mirrored).await, "{}\n{}", node.state(), node.log());
+    assert!(eventually(20, mirrored).await, "{}\n{}", node.state(), node.log());
     send(&child, Signal::TERM);
-    assert_eq!(ended(child, Duration::from_secs(2)).await.code(), Some(0), "{}", node.log());
+    assert_eq!(ended(child, STOPPED).await.code(), Some(0), "{}", node.log());
     assert_eq!(around(&node), before);
     assert!(link.symlink_metadata().is_err());
 }
@@ -45,7 +45,7 @@ async fn the_repair_survives_a_kill_and_is_withdrawn_by_hand() {
     let before = around(&node);
     let mut child = node.configure();
     let repaired = async || link.join("new.test/hosts.toml").exists() && node.is_mirrored();
-    assert!(eventually(10, repaired).await, "{}", node.log());
+    assert!(eventually(20, repaired).await, "{}", node.log());
     child.kill().await.unwrap();
     assert!(link.is_symlink());
     let (code, said) = node.run("withdraw", &["--any", "--dry-run"]).await;
@@ -63,14 +63,37 @@ async fn the_repair_goes_when_it_is_no_longer_wanted() {
     let node = Node::start().await;
     let link = colon(&node);
     let child = node.configure();
-    assert!(eventually(10, async || link.is_symlink()).await, "{}", node.log());
+    assert!(eventually(20, async || link.is_symlink()).await, "{}", node.log());
     node.set("colonPathRepair", &json!(false));
     let gone = async || link.symlink_metadata().is_err() && node.state()["state"] == "NotEffective";
-    assert!(eventually(5, gone).await, "{}\n{}", node.state(), node.log());
+    assert!(eventually(20, gone).await, "{}\n{}", node.state(), node.log());
     assert_eq!(node.state()["reason"], "ColonConfigPath");
     assert!(node.is_mirrored(), "the files wait for the edit");
     send(&child, Signal::TERM);
-    assert_eq!(ended(child, Duration::from_secs(2)).await.code(), Some(0), "{}", node.log());
+    assert_eq!(ended(child, STOPPED).await.code(), Some(0), "{}", node.log());
+}
+
+#[tokio::test]
+async fn the_repair_follows_the_list_and_outlives_a_replaced_folder() {
+    let node = Node::start().await;
+    let link = colon(&node);
+    let child = node.configure();
+    let leads = async |link: &Path| link.join("new.test/hosts.toml").exists();
+    assert!(eventually(20, async || leads(&link).await).await, "{}", node.log());
+    let other = PathBuf::from(format!("{}:/quite/another/certs.d", node.certs.display()));
+    node.containerd(3, other.to_str().unwrap());
+    let followed = async || leads(&other).await && link.symlink_metadata().is_err();
+    assert!(eventually(20, followed).await, "{}", node.log());
+    fs::remove_dir_all(&node.certs).unwrap();
+    fs::create_dir(&node.certs).unwrap();
+    let written = async || leads(&other).await;
+    assert!(eventually(20, written).await, "{}", node.log());
+    let before = node.larder.folder().join("certs.d:");
+    assert!(before.is_dir());
+    send(&child, Signal::TERM);
+    assert_eq!(ended(child, STOPPED).await.code(), Some(0), "{}", node.log());
+    assert!(!before.exists(), "{:?}", around(&node));
+    assert_eq!(tree(&node.certs), BTreeMap::new());
 }
 
 #[tokio::test]

@@ -39,22 +39,22 @@ async fn a_file_of_ours_that_somebody_broke_is_written_anew_and_kept_aside() {
 async fn a_folder_of_the_other_spelling_that_comes_later_is_not_hidden() {
     let node = Node::start().await;
     let child = node.configure();
-    assert!(eventually(10, async || node.is_mirrored()).await, "{}", node.log());
+    assert!(eventually(20, async || node.is_mirrored()).await, "{}", node.log());
     // Whole at once, as a tool that knows containerd would.
     let made = node.larder.folder().join("made");
     fs::create_dir(&made).unwrap();
     fs::write(made.join("hosts.toml"), CORP).unwrap();
     fs::rename(&made, node.certs.join("port.test:5000")).unwrap();
     let merged = async || node.hosts("port.test_5000_").last().unwrap() == "https://corp.test";
-    assert!(eventually(5, merged).await, "{}", node.log());
+    assert!(eventually(20, merged).await, "{}", node.log());
     node.set("existing", &json!("Leave"));
     let gone = async || !node.certs.join("port.test_5000_").exists();
-    assert!(eventually(5, gone).await, "{}", node.log());
+    assert!(eventually(20, gone).await, "{}", node.log());
     let told = async || node.state()["message"].as_str().unwrap().contains("port.test:5000");
-    assert!(eventually(5, told).await, "{}", node.state());
+    assert!(eventually(20, told).await, "{}", node.state());
     assert_eq!(fs::read_to_string(node.certs.join("port.test:5000/hosts.toml")).unwrap(), CORP);
     send(&child, Signal::TERM);
-    assert_eq!(ended(child, Duration::from_secs(2)).await.code(), Some(0), "{}", node.log());
+    assert_eq!(ended(child, STOPPED).await.code(), Some(0), "{}", node.log());
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn an_entry_for_the_cache_written_by_hand_is_named_with_its_danger_and_the
 async fn the_last_word_of_somebody_who_writes_at_the_same_time_is_never_lost() {
     let node = Node::start().await;
     let child = node.configure();
-    assert!(eventually(10, async || node.is_mirrored()).await, "{}", node.log());
+    assert!(eventually(20, async || node.is_mirrored()).await, "{}", node.log());
     let file = node.certs.join("corp.test/hosts.toml");
     let beside = node.larder.folder().join("beside");
     let until = Instant::now() + Duration::from_secs(4);
@@ -96,8 +96,13 @@ async fn the_last_word_of_somebody_who_writes_at_the_same_time_is_never_lost() {
         let hosts = node.hosts("corp.test");
         hosts.len() == 2 && hosts[1] == wanted
     };
-    assert!(eventually(5, merged).await, "{:?}, {wanted}\n{}", node.hosts("corp.test"), node.log());
+    assert!(
+        eventually(20, merged).await,
+        "{:?}, {wanted}\n{}",
+        node.hosts("corp.test"),
+        node.log()
+    );
     send(&child, Signal::TERM);
-    assert_eq!(ended(child, Duration::from_secs(2)).await.code(), Some(0), "{}", node.log());
+    assert_eq!(ended(child, STOPPED).await.code(), Some(0), "{}", node.log());
     assert_eq!(node.hosts("corp.test"), [wanted]);
 }

@@ -5,7 +5,7 @@ use super::random::Random;
 /// What a request may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// 4xx or a closed connection.
+    /// 4xx; what is no HTTP request may also get nothing but a closed connection.
     Refused,
     /// Anything but 5xx: it may happen to be well-formed.
     Anything,
@@ -28,6 +28,40 @@ impl Request {
         let head = &self.bytes[start.unwrap_or(self.bytes.len())..];
         head.windows(4).any(|four| four == b"\r\n\r\n")
     }
+
+    /// Whether it begins with something that can be read as a request of HTTP/1: a request line of
+    /// three words, and lines of a name and a value, to an empty line. Such a one must get a status.
+    ///
+    /// Written after RFC 9112, without a look at what the server's parser takes. Left out, and so
+    /// free to get a closed connection: raw bytes, heads that break off, lines without a colon or
+    /// with control characters, names with spaces, unknown versions.
+    pub fn is_http(&self) -> bool {
+        let Some(end) = self.bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return false;
+        };
+        let Ok(head) = std::str::from_utf8(&self.bytes[..end]) else {
+            return false;
+        };
+        let mut lines = head.split("\r\n");
+        let words: Vec<_> = lines.next().unwrap_or_default().split(' ').collect();
+        let [method, target, "HTTP/1.1" | "HTTP/1.0"] = words[..] else {
+            return false;
+        };
+        let is_target = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_field = |line: &str| {
+            line.split_once(':').is_some_and(|(name, value)| {
+                is_token(name)
+                    && value.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control())
+            })
+        };
+        is_token(method) && is_target && lines.all(is_field)
+    }
+}
+
+/// What RFC 9110 allows in methods and names of fields.
+fn is_token(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_part)
 }
 
 /// An endless row of requests, the same for the same seed.
@@ -79,8 +113,9 @@ impl Generator {
             &blob,
         ]);
         let method = self.random.of(&["GET", "GET", "HEAD"]);
+        let version = self.random.of(&["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0"]);
         format!(
-            "{method} {path} HTTP/1.1\r\nHost: larder\r\nAccept: */*\r\nRange: bytes=0-9\r\n\r\n"
+            "{method} {path} {version}\r\nHost: larder\r\nAccept: */*\r\nRange: bytes=0-9\r\n\r\n"
         )
     }
 
