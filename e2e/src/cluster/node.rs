@@ -151,6 +151,9 @@ impl Node {
             }
         }
         let pids: Vec<_> = pids.iter().map(String::as_str).collect();
+        if pids.is_empty() {
+            return Ok(0);
+        }
         self.exec("kill", &[&["-KILL"], &pids[..]].concat()).await?;
         Ok(pids.len())
     }
