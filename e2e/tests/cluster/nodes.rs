@@ -66,6 +66,8 @@ async fn a_pod_pulls_through_the_list(cluster: &Cluster) -> Result<()> {
     let pod = cluster.pod("n2", APP_IMAGE, PullPolicy::Always).await?;
     cluster.delete_pod(&pod).await?;
     node.remove_image(APP_IMAGE).await?;
+    let link = node.seen("/etc/containerd/certs.d:/etc/docker/certs.d");
+    ensure!(link.is_symlink(), "the list was not repaired");
     let served = cluster.cache_metrics(node).await?.served("docker.io");
     ensure!(
         served > 0,
