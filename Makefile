@@ -35,6 +35,8 @@ test: ## all tests: unit, property, stories with real containerds, registries an
 	@e2e/setup.sh
 	@$(MAKE) --no-print-directory programs
 	@echo '==> Building and running all tests (the first time takes minutes)'
+# `cargo test` alone builds only the programs of packages with integration tests: not larder-operator.
+	@cargo build --workspace
 	@cargo test --workspace --no-fail-fast
 	@node-cache/fuzz/run
 
@@ -68,6 +70,7 @@ soak: ## crashes, power cuts, damage and load at full length (root, an hour); CA
 	@echo '==> Tools of the tests'
 	@e2e/setup.sh
 	@echo '==> Building (the first time takes minutes)'
+	@cargo build --quiet --workspace
 	@cargo test --quiet --workspace --no-run
 	@e2e/soak.sh $(CASE)
 
