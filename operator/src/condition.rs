@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use larder_crds::resources::ConditionType;
+use larder_crds::resources::{ConditionType, UpstreamReason};
 
 /// What a condition is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,21 @@ pub fn transitions<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a 
     after.iter().filter(|new| !before.iter().any(|old| same(old, new))).collect()
 }
 
+/// What of conditions is written at once when it changes. Not messages: they have counts and what
+/// nodes say in them, which may be another text at every poll. But what is wrong with the object
+/// itself is, for somebody is mending it.
+pub fn said(conditions: &[Condition]) -> Vec<Condition> {
+    let is_own = |it: &Condition| {
+        it.type_ == ConditionType::Accepted.as_str()
+            && it.reason != UpstreamReason::RejectedByNodes.as_str()
+    };
+    let said = |it: &Condition| {
+        let message = if is_own(it) { it.message.clone() } else { String::new() };
+        Condition { message, ..it.clone() }
+    };
+    conditions.iter().map(said).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +131,21 @@ mod tests {
         assert_eq!(transitions(&first, &second).len(), 0);
         let third = conditions(vec![finding(true, "Other")], &first, Some(2), at(2));
         assert_eq!(transitions(&first, &third).len(), 1);
+    }
+
+    #[test]
+    fn what_nodes_say_is_not_said_at_once_and_what_is_wrong_with_the_object_is() {
+        let of = |kind, reason, message: &str| {
+            conditions(vec![Finding::new(kind, Some(false), reason, message)], &[], Some(1), at(1))
+        };
+        for (kind, reason, at_once) in [
+            (ConditionType::Accepted, "SecretInvalid", true),
+            (ConditionType::Accepted, "RejectedByNodes", false),
+            (ConditionType::Reachable, "Unreachable", false),
+        ] {
+            let (one, other) = (of(kind, reason, "one"), of(kind, reason, "other"));
+            assert_eq!(said(&one) != said(&other), at_once, "{reason}");
+        }
     }
 
     #[test]

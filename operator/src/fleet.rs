@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream};
@@ -19,9 +19,9 @@ const AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The bound of formats.md 3; a node that sends more is not believed.
 const MAX_REPORT: usize = 256 << 10;
-/// Between two polls, give or take a fifth, so that two operators do not meet.
+/// Between two polls of everybody, give or take a fifth, so that two operators do not meet.
 const PERIOD: Duration = Duration::from_secs(15);
-/// While a node has not taken over its configuration.
+/// Between two polls of those that something is expected of.
 const HURRIED: Duration = Duration::from_secs(2);
 
 /// What one node cache said when it was last asked.
@@ -31,7 +31,11 @@ pub struct Answer {
     pub report: Result<NodeReport, (NodeReason, String)>,
 }
 
-/// The answers of all node caches, by UID of the pod.
+/// Answers by UID of the pod. Shared: 1,000 reports on 100 upstreams are 24 MB, every reconcile
+/// looks at them, and of most there is nothing new.
+pub type Answers = Arc<HashMap<String, Arc<Answer>>>;
+
+/// The answers of all node caches.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     known: Arc<Mutex<Known>>,
@@ -39,52 +43,117 @@ pub struct Fleet {
 
 #[derive(Debug, Default)]
 struct Known {
-    // Shared: 1,000 reports on 100 upstreams are 24 MB, and every reconcile looks at them.
-    answers: Arc<HashMap<String, Answer>>,
-    polls: u64,
+    answers: Answers,
+    everybody_asked: bool,
 }
 
 impl Fleet {
-    /// The answers, and how often everybody was asked.
-    pub fn answers(&self) -> (Arc<HashMap<String, Answer>>, u64) {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        (Arc::clone(&known.answers), known.polls)
+    /// The answers, and whether everybody was asked at least once.
+    pub fn answers(&self) -> (Answers, bool) {
+        let known = self.lock();
+        (Arc::clone(&known.answers), known.everybody_asked)
     }
 
-    /// Asks everybody again and again.
+    /// Asks everybody again and again, and those that something is expected of more often.
     pub async fn poll(self, world: World, http: reqwest::Client) {
+        let mut expected = Expected::default();
+        let mut whole = Instant::now();
         loop {
-            self.poll_once(&world, &http).await;
-            world.touch();
-            let pending = world.pods.state().iter().any(|pod| self.is_pending(pod));
-            let wait = if pending { HURRIED } else { PERIOD.mul_f64(0.8 + 0.4 * random()) };
-            tokio::time::sleep(wait).await;
+            let ready: Vec<_> =
+                world.pods.state().into_iter().filter(|pod| is_ready(pod)).collect();
+            let now = Instant::now();
+            let (answers, _) = self.answers();
+            let soon = expected.of(&ready, &answers, now);
+            let everybody = now >= whole;
+            let due = if everybody {
+                whole = now + PERIOD.mul_f64(0.8 + 0.4 * random());
+                ready.clone()
+            } else {
+                soon
+            };
+            if everybody || !due.is_empty() {
+                self.ask(&due, &ready, &world, &http).await;
+                self.lock().everybody_asked |= everybody;
+                world.touch();
+            }
+            tokio::time::sleep(HURRIED).await;
         }
     }
 
-    async fn poll_once(&self, world: &World, http: &reqwest::Client) {
-        let ready: Vec<_> = world.pods.state().into_iter().filter(|pod| is_ready(pod)).collect();
-        let asked = ready.iter().map(|pod| async {
+    /// Takes up what some pods say. Of those that are not ready any more nothing is kept.
+    async fn ask(
+        &self,
+        due: &[Arc<Pod>],
+        ready: &[Arc<Pod>],
+        world: &World,
+        http: &reqwest::Client,
+    ) {
+        let (before, _) = self.answers();
+        let asked = due.iter().map(|pod| async {
             let uid = pod.uid().unwrap_or_default();
-            let report = ask(pod, world, http).await;
-            (uid, Answer { report })
+            let answer = Answer { report: ask(pod, world, http).await };
+            // Most say what they said before.
+            let known = before.get(&uid).filter(|known| ***known == answer);
+            let answer = known.map_or_else(|| Arc::new(answer), Arc::clone);
+            (uid, answer)
         });
-        let answers =
+        let mut new =
             stream::iter(asked).buffer_unordered(AT_ONCE).collect::<HashMap<_, _>>().await;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.answers = Arc::new(answers);
-        known.polls += 1;
+        for uid in ready.iter().filter_map(|pod| pod.uid()) {
+            if let Some(known) = before.get(&uid) {
+                new.entry(uid).or_insert_with(|| Arc::clone(known));
+            }
+        }
+        self.lock().answers = Arc::new(new);
     }
 
-    /// Whether a pod should have a configuration that it does not report yet.
-    fn is_pending(&self, pod: &Pod) -> bool {
-        let Some(wanted) = pod.annotations().get(labels::CONFIG_HASH) else {
-            return false;
-        };
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = pod.uid().and_then(|uid| known.answers.get(&uid));
-        let report = answer.and_then(|answer| answer.report.as_ref().ok());
-        report.is_some_and(|report| report.config_hash != *wanted)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pods that something is expected of: a first report, or the configuration that they were told
+/// of. A pod that never does it must not have the operator at work for ever, so not for long.
+#[derive(Debug, Default)]
+struct Expected {
+    /// What is expected, and since when, by UID.
+    since: HashMap<String, (Option<String>, Instant)>,
+}
+
+/// For how long something is expected: a pod is told three times, 5 s apart (formats.md 9).
+const EXPECTED: Duration = Duration::from_secs(20);
+
+impl Expected {
+    /// Those of `ready` that are to be asked again soon.
+    fn of(
+        &mut self,
+        ready: &[Arc<Pod>],
+        answers: &HashMap<String, Arc<Answer>>,
+        now: Instant,
+    ) -> Vec<Arc<Pod>> {
+        let mut since = HashMap::new();
+        let mut soon = Vec::new();
+        for pod in ready {
+            let uid = pod.uid().unwrap_or_default();
+            let told = pod.annotations().get(labels::CONFIG_HASH);
+            let is_up_to_date = match answers.get(&uid).map(|answer| &answer.report) {
+                None => false,
+                // There may be none for as long as its node is cut off.
+                Some(Err(_)) => true,
+                Some(Ok(report)) => told.is_none_or(|told| *told == report.config_hash),
+            };
+            if is_up_to_date {
+                continue;
+            }
+            let known = self.since.remove(&uid).filter(|(what, _)| what.as_ref() == told);
+            let known = known.unwrap_or_else(|| (told.cloned(), now));
+            if now.duration_since(known.1) < EXPECTED {
+                soon.push(Arc::clone(pod));
+            }
+            since.insert(uid, known);
+        }
+        self.since = since;
+        soon
     }
 }
 
@@ -256,6 +325,41 @@ mod tests {
             assert_eq!(found, reason, "{message}");
             assert!(message.contains(says), "{says}: {message}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_never_does_what_it_was_told_is_asked_more_often_for_twenty_seconds_only() {
+        let pod = |told: &str| {
+            let pod = serde_json::json!({
+                "metadata": {"uid": "u", "annotations": {labels::CONFIG_HASH: told}},
+            });
+            vec![Arc::new(serde_json::from_value::<Pod>(pod).unwrap())]
+        };
+        let answers = HashMap::from([(
+            "u".to_owned(),
+            Arc::new(Answer {
+                report: read(REPORT.as_bytes()).map_err(|it| (NodeReason::ReportInvalid, it)),
+            }),
+        )]);
+        let mut expected = Expected::default();
+        let start = Instant::now();
+        let mut soon = |told: &str, answers, seconds| {
+            expected.of(&pod(told), answers, start + Duration::from_secs(seconds)).len()
+        };
+        assert_eq!(soon("h", &answers, 0), 0, "it has what it was told");
+        for (seconds, asked) in [(100, 1), (119, 1), (120, 0), (1_000, 0)] {
+            assert_eq!(soon("other", &answers, seconds), asked, "after {seconds} s");
+        }
+        assert_eq!(soon("another", &answers, 1_001), 1, "it is told something else");
+        assert_eq!(soon("h", &answers, 1_002), 0, "it does what it was told");
+        assert_eq!(soon("other", &answers, 1_003), 1, "and is told again");
+    }
+
+    #[test]
+    fn a_pod_that_was_never_asked_is_asked_soon() {
+        let pod = serde_json::json!({"metadata": {"uid": "u"}});
+        let pods = vec![Arc::new(serde_json::from_value::<Pod>(pod).unwrap())];
+        assert_eq!(Expected::default().of(&pods, &HashMap::new(), Instant::now()).len(), 1);
     }
 
     #[test]

@@ -99,12 +99,12 @@ async fn apply(objects: &Objects, ctx: &Ctx) -> Result<(), kube::Error> {
 
 /// Looks at the nodes, and tells pods that do not know of their configuration yet.
 async fn look(cache: &ProxyCache, hash: Option<&str>, ctx: &Ctx) -> Result<Seen, kube::Error> {
-    let (answers, polls) = ctx.fleet.answers();
+    let (answers, polled) = ctx.fleet.answers();
     let mut seen = Seen {
         pods: ctx.world.pods_of(&cache.name_any()),
         nodes: ctx.world.nodes.state(),
         answers,
-        polled: polls > 0,
+        polled,
         given_up: Vec::new(),
     };
     if let Some(hash) = hash {

@@ -7,7 +7,7 @@ use kube::{
     api::{DeleteParams, ListParams, PropagationPolicy},
 };
 use larder_crds::resources::ProxyCache;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::world::error_chain;
 
@@ -15,51 +15,54 @@ use crate::world::error_chain;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Deletes every ProxyCache in the foreground: the API server keeps the object until its pods are
-/// gone, and those go after they have withdrawn their mirror files. Gives up after `timeout`.
+/// gone, and those go after they have withdrawn their mirror files. Gives up after `timeout`, also
+/// on an API server that takes a request and never answers.
 pub async fn run(client: Client, timeout: Duration) {
-    let caches: Api<ProxyCache> = Api::all(client);
-    let until = Instant::now() + timeout;
+    if tokio::time::timeout(timeout, delete_all(&Api::all(client))).await.is_err() {
+        tracing::warn!(
+            "gave up waiting: a node or the API server may be unreachable. The mirror files of such a \
+             node name a closed port, which containerd passes over; when it is back, its pod withdraws \
+             them, if the ProxyCaches are deleted: look with kubectl get pcache"
+        );
+    }
+}
+
+async fn delete_all(caches: &Api<ProxyCache>) {
     let foreground = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Foreground),
         ..DeleteParams::default()
     };
-    let mut told = false;
+    let mut told = Vec::new();
     loop {
-        let left = match caches.list(&ListParams::default()).await {
-            Ok(list) => list.items,
+        match caches.list(&ListParams::default()).await {
+            Ok(list) if list.items.is_empty() => break,
+            Ok(list) => {
+                let names: Vec<_> = list.iter().map(ResourceExt::name_any).collect();
+                if names != told {
+                    tracing::info!(
+                        ?names,
+                        "waiting for node caches to withdraw their mirror files"
+                    );
+                    told = names;
+                }
+                let left = list.iter().filter(|cache| cache.metadata.deletion_timestamp.is_none());
+                for cache in left {
+                    delete(caches, &cache.name_any(), &foreground).await;
+                }
+            }
             // Without the definition there is no object either.
-            Err(kube::Error::Api(answer)) if answer.code == 404 => Vec::new(),
+            Err(kube::Error::Api(answer)) if answer.code == 404 => break,
             Err(error) => {
                 tracing::warn!(error = %error_chain(&error), "the ProxyCaches cannot be listed");
-                if Instant::now() >= until {
-                    return;
-                }
-                sleep(LOOK).await;
-                continue;
-            }
-        };
-        if left.is_empty() {
-            tracing::info!("no ProxyCache is left; the nodes are as they were");
-            return;
-        }
-        let names: Vec<_> = left.iter().map(ResourceExt::name_any).collect();
-        if !told {
-            tracing::info!(?names, "deleting ProxyCaches; node caches withdraw their mirror files");
-            told = true;
-        }
-        if Instant::now() >= until {
-            tracing::warn!(
-                ?names,
-                "gave up waiting: a node may be unreachable. Its mirror files name a closed port, which \
-                 containerd passes over; when it is back, its pod withdraws them"
-            );
-            return;
-        }
-        for cache in left.iter().filter(|cache| cache.metadata.deletion_timestamp.is_none()) {
-            if let Err(error) = caches.delete(&cache.name_any(), &foreground).await {
-                tracing::warn!(name = cache.name_any(), error = %error_chain(&error), "not deleted yet");
             }
         }
         sleep(LOOK).await;
+    }
+    tracing::info!("no ProxyCache is left; the nodes are as they were");
+}
+
+async fn delete(caches: &Api<ProxyCache>, name: &str, how: &DeleteParams) {
+    if let Err(error) = caches.delete(name, how).await {
+        tracing::warn!(name, error = %error_chain(&error), "not deleted yet");
     }
 }

@@ -33,10 +33,10 @@ pub async fn reconcile(
         selected(cache, &all)
             .is_ok_and(|chosen| chosen.iter().any(|registry| registry.name_any() == name))
     });
-    let (answers, polls) = ctx.fleet.answers();
+    let (answers, polled) = ctx.fleet.answers();
     let reports: Vec<_> =
         answers.values().filter_map(|answer| answer.report.as_ref().ok()).collect();
-    let seen = status::Seen { used, reports: &reports, polled: polls > 0 };
+    let seen = status::Seen { used, reports: &reports, polled };
     let before = registry.status.clone().unwrap_or_default();
     let after = status::status(&registry, &outcome, &seen, Timestamp::now());
     ctx.metrics.upstream(&name, &registry.spec.host, &after, seen.nodes(&registry.spec.host));

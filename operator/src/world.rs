@@ -39,7 +39,7 @@ pub struct World {
     pub services: Store<Service>,
     /// Every ConfigMap of our namespace: users name some of them.
     pub config_maps: Store<ConfigMap>,
-    /// Every Secret of our namespace: users name some of them.
+    /// Every Secret of our namespace but Helm's: users name some of them.
     pub secrets: Store<Secret>,
     changed: Arc<Notify>,
 }
@@ -92,7 +92,8 @@ impl World {
             ),
             secrets: keep(
                 Api::namespaced(client.clone(), namespace),
-                any(),
+                // A release is up to 1 MiB, and Helm keeps ten of each.
+                any().fields("type!=helm.sh/release.v1"),
                 prune_meta,
                 &changed,
                 &mut all,

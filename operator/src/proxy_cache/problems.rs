@@ -1,6 +1,6 @@
 //! What is wrong on which node. No I/O.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -11,7 +11,7 @@ use larder_crds::{
 
 use crate::{
     condition::shorten,
-    fleet::{Answer, is_ready},
+    fleet::{Answers, is_ready},
     labels,
 };
 
@@ -27,7 +27,7 @@ pub struct Seen {
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
     /// What the pods answered, by UID.
-    pub answers: Arc<HashMap<String, Answer>>,
+    pub answers: Answers,
     /// Whether everybody has been asked at least once.
     pub polled: bool,
     /// Pods that were told of their configuration often enough, by UID.
@@ -69,12 +69,9 @@ impl Seen {
             return Some((NodeReason::NotReady, why_not_ready(pod)));
         }
         let uid = pod.uid().unwrap_or_default();
-        let report = match self.answers.get(&uid) {
-            Some(Answer { report: Ok(report) }) => report,
-            Some(Answer { report: Err((reason, message)) }) => {
-                return Some((*reason, message.clone()));
-            }
-            None => return None,
+        let report = match &self.answers.get(&uid)?.report {
+            Ok(report) => report,
+            Err((reason, message)) => return Some((*reason, message.clone())),
         };
         if self.given_up.contains(&uid) {
             let message = "it was told three times, and still reports another configuration; see the log of its server";

@@ -16,7 +16,7 @@ use super::{
     problems::{MOST_NODES, Seen},
     validate::Rejected,
 };
-use crate::condition::{Finding, conditions};
+use crate::condition::{self, Finding, conditions};
 
 /// What came of a reconcile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,7 +269,7 @@ fn rounded(bytes: i64) -> String {
 }
 
 /// Whether the new status has to be written: at once if it says something else, at most once a
-/// minute if only numbers that are printed have changed.
+/// minute if only numbers that are printed or texts have changed.
 pub(super) fn is_due(
     before: &ProxyCacheStatus,
     after: &ProxyCacheStatus,
@@ -282,10 +282,15 @@ pub(super) fn is_due(
             .iter()
             .map(|problem| (problem.name.clone(), problem.reason.clone()))
             .collect();
-        (status.observed_generation, status.conditions.clone(), nodes)
+        (status.observed_generation, nodes)
     };
-    said(before) != said(after)
-        || (before.printed != after.printed && since_last.is_none_or(|since| since >= COUNTERS))
+    if said(before) != said(after)
+        || condition::said(&before.conditions) != condition::said(&after.conditions)
+    {
+        return true;
+    }
+    let is_other = before.printed != after.printed || before.conditions != after.conditions;
+    is_other && since_last.is_none_or(|since| since >= COUNTERS)
 }
 
 #[cfg(test)]
@@ -322,5 +327,16 @@ mod tests {
         assert!(is_due(&status("90%", 1), &status("91%", 2), Some(minute)));
         let other = ProxyCacheStatus { observed_generation: Some(2), ..status("90%", 1) };
         assert!(is_due(&status("90%", 1), &other, Some(second)));
+        let text = |message: &str, holds| {
+            let finding =
+                Finding::new(ConditionType::Degraded, Some(holds), "NodeProblems", message);
+            ProxyCacheStatus {
+                conditions: conditions(vec![finding], &[], None, Timestamp::UNIX_EPOCH),
+                ..status("90%", 1)
+            }
+        };
+        assert!(!is_due(&text("one", true), &text("other", true), Some(second)));
+        assert!(is_due(&text("one", true), &text("other", true), Some(minute)));
+        assert!(is_due(&text("one", true), &text("one", false), Some(second)));
     }
 }

@@ -13,7 +13,7 @@ use larder_crds::{
 
 use super::validate::{Rejected, ValidUpstream};
 use crate::{
-    condition::{Finding, conditions},
+    condition::{self, Finding, conditions},
     metrics::UpstreamNodes,
 };
 
@@ -109,7 +109,7 @@ fn accepted(
         return Finding::new(kind, Some(false), rejected.reason.as_str(), rejected.message.clone());
     }
     if let Some((node, report)) = reported.iter().find(|(_, report)| !report.accepted) {
-        let message = format!("node {node}: {}", report.last_error);
+        let message = format!("node {node}: {}", without_time(&report.last_error));
         return Finding::new(kind, Some(false), UpstreamReason::RejectedByNodes.as_str(), message);
     }
     if !seen.used {
@@ -207,21 +207,24 @@ fn without_time(text: &str) -> &str {
 }
 
 /// Whether the new status has to be written: at once if it says something else, at most once a
-/// minute if only what is printed has changed.
+/// minute if only what is printed or a text has changed.
 pub(super) fn is_due(
     before: &UpstreamRegistryStatus,
     after: &UpstreamRegistryStatus,
     since_last: Option<Duration>,
 ) -> bool {
-    let said =
-        |status: &UpstreamRegistryStatus| (status.observed_generation, status.conditions.clone());
+    if before.observed_generation != after.observed_generation
+        || condition::said(&before.conditions) != condition::said(&after.conditions)
+    {
+        return true;
+    }
     let printed = |status: &UpstreamRegistryStatus| {
         (
+            status.conditions.clone(),
             status.rate_limit.as_ref().map(|limit| limit.remaining),
             status.last_error.as_ref().map(|error| error.class.clone()),
         )
     };
-    said(before) != said(after)
-        || (printed(before) != printed(after)
-            && since_last.is_none_or(|since| since >= Duration::from_mins(1)))
+    printed(before) != printed(after)
+        && since_last.is_none_or(|since| since >= Duration::from_mins(1))
 }
