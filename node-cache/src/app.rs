@@ -110,7 +110,7 @@ pub async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Ok(Ok(Err(error))) = timeout(LAST_WRITES, written).await
         && !error.is_expected()
     {
-        tracing::warn!(error = &error as &dyn std::error::Error, "cannot sync the store");
+        tracing::warn!(%error, "cannot sync the store");
     }
     stop_admin.cancel();
     admin_server.abort();
@@ -139,7 +139,7 @@ fn apply(
         Err(error) => {
             metrics.config_valid.set(0);
             tracing::error!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 "the new configuration is refused; the old one stays in force"
             );
             return;

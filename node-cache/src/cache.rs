@@ -142,7 +142,7 @@ impl Cache {
             return;
         }
         self.metrics.store_errors.inc();
-        tracing::error!(error = error as &dyn std::error::Error, "the store failed");
+        tracing::error!(%error, "the store failed");
     }
 }
 

@@ -63,13 +63,12 @@ pub struct StorageConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}")]
+    #[error("cannot read the configuration {path}: {cause}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: io::Error,
+        cause: io::Error,
     },
     /// What is in the file cannot be used.
     #[error("the configuration {path}: {problem}")]
@@ -98,7 +97,7 @@ type ReadFile<'a> = &'a dyn Fn(&str) -> io::Result<Vec<u8>>;
 impl Config {
     /// Reads and checks the document at `path` and the files that it names.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let read = |cause| ConfigError::Read { path: path.to_owned(), cause };
         let text = fs::read_to_string(path).map_err(read)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, &|name| fs::read(folder.join(name))).map_err(|error| {

@@ -41,8 +41,7 @@ pub fn start(
                     // A disk that stays broken is news once.
                     let problem = error.to_string();
                     if problem != known {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "the store needs help; it is tried again every 5 s");
+                        tracing::warn!(%error, "the store needs help; it is tried again every 5 s");
                         known = problem;
                     }
                 }

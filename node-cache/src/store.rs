@@ -133,9 +133,8 @@ impl Store {
         match store.attach() {
             Err(error @ (StoreError::Unsafe { .. } | StoreError::Version { .. })) => Err(error),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
                 tracing::error!(
-                    error,
+                    %error,
                     "the store cannot be taken; nothing new is kept until it can"
                 );
                 Ok(store)

@@ -327,7 +327,7 @@ impl Fill {
     async fn reject(&self, partial: Partial, pieced: bool, endpoint: usize) -> Ended {
         let store = self.store.clone();
         if let Err(error) = blocking(move || store.quarantine_partial(&partial)).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "quarantine failed");
+            tracing::error!(%error, "quarantine failed");
         }
         self.quarantined.inc();
         let from = self.origin.place.host().to_string();
@@ -347,8 +347,7 @@ impl Fill {
             tracing::debug!(digest = %self.origin.digest, %error, "passing through");
         } else {
             self.store_errors.inc();
-            let error = error as &dyn std::error::Error;
-            tracing::error!(error, "the store failed in a download");
+            tracing::error!(%error, "the store failed in a download");
         }
         Failure::Store { reason: error.to_string() }
     }
@@ -358,7 +357,7 @@ impl Fill {
         let (store, partial) = (self.store.clone(), partial.clone());
         if let Err(error) = blocking(move || store.keep(&partial)).await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 "cannot tidy an unfinished download"
             );
         }

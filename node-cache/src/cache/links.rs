@@ -77,7 +77,7 @@ impl Links {
             return;
         }
         self.errors.inc();
-        tracing::error!(error = error as &dyn std::error::Error, "{what}");
+        tracing::error!(%error, "{what}");
     }
 
     /// Takes note, in memory, that the upstream answered 200 for `digest` in this repository.

@@ -147,7 +147,7 @@ impl StateFile {
             && let Err(error) = write(path, &status)
         {
             let path = path.display();
-            tracing::error!(%path, error = &error as &dyn std::error::Error, "cannot write --state");
+            tracing::error!(%path, %error, "cannot write --state");
         }
         self.last = Some((status, Instant::now()));
     }

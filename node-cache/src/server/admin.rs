@@ -192,7 +192,7 @@ async fn catalog(
         Ok(Ok(images)) => Json(serde_json::json!({ "images": images })).into_response(),
         Ok(Err(error)) => {
             admin.metrics.store_errors.inc();
-            tracing::error!(error = &error as &dyn std::error::Error, "the catalog cannot be read");
+            tracing::error!(%error, "the catalog cannot be read");
             (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be read; see the log\n")
                 .into_response()
         }

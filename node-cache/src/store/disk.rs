@@ -77,7 +77,22 @@ impl Disk {
             return Ok(());
         }
         let create = || DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path);
-        at("cannot create", path, self.gate().and_then(|()| create()))
+        let created = self.gate().and_then(|()| create());
+        at("cannot create", path, created.map_err(|error| self.explain(error)))
+    }
+
+    /// A folder that was deleted while it is a mount point, as in a pod, is still there, and nothing
+    /// can be made in it.
+    fn explain(&self, error: io::Error) -> io::Error {
+        let deleted = || self.root.metadata().is_ok_and(|root| root.nlink() == 0);
+        if error.kind() != io::ErrorKind::NotFound || !deleted() {
+            return error;
+        }
+        let problem = format!(
+            "{} was deleted while it was mounted here; delete this pod, its successor makes it anew",
+            self.root.display()
+        );
+        io::Error::new(error.kind(), problem)
     }
 
     /// Refuses a path that leads out of the store: somebody put a symbolic link, or anything else,
@@ -375,4 +390,26 @@ fn unsafe_path<T>(path: &Path, problem: &str) -> Result<T, StoreError> {
 
 fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_root_that_was_deleted_under_its_mount_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = File::open(folder.path()).unwrap();
+        folder.close().unwrap();
+        // Leads to the deleted folder, as a mount does.
+        let root = format!("/proc/self/fd/{}/.", held.as_raw_fd());
+        let disk = Disk::new(Path::new(&root));
+        let error = disk.create_folder(&Path::new(&root).join("blobs")).unwrap_err().to_string();
+        assert!(
+            error.contains("was deleted while it was mounted here; delete this pod"),
+            "{error}"
+        );
+    }
 }

@@ -11,15 +11,14 @@ use super::layout;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// An operation on a file failed.
-    #[error("{action} {path}")]
+    #[error("{action} {path}: {cause}")]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
+        /// Why it failed. In the text already, because a log line has no causes.
+        cause: io::Error,
     },
     /// Another process has the folder.
     #[error("{path} is in use by another process; stop it or choose another folder")]
@@ -89,7 +88,7 @@ impl StoreError {
 
     pub(super) fn class(&self) -> Class {
         match self {
-            Self::Io { source, .. } => match source.kind() {
+            Self::Io { cause, .. } => match cause.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Class::Full,
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
                     Class::ReadOnly
@@ -113,5 +112,5 @@ pub(super) fn at<T>(
     path: &Path,
     result: io::Result<T>,
 ) -> Result<T, StoreError> {
-    result.map_err(|source| StoreError::Io { action, path: path.to_owned(), source })
+    result.map_err(|cause| StoreError::Io { action, path: path.to_owned(), cause })
 }

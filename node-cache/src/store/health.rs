@@ -142,8 +142,8 @@ mod tests {
     use super::*;
 
     fn failed(errno: rustix::io::Errno) -> Result<(), StoreError> {
-        let source = io::Error::from(errno);
-        Err(StoreError::Io { action: "cannot write", path: PathBuf::from("x"), source })
+        let cause = io::Error::from(errno);
+        Err(StoreError::Io { action: "cannot write", path: PathBuf::from("x"), cause })
     }
 
     #[test]

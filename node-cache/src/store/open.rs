@@ -147,14 +147,12 @@ impl Store {
             }
             Ok(_) => {}
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "counts and trust will not survive a restart");
+                tracing::warn!(%error, "counts and trust will not survive a restart");
                 return;
             }
         }
         let opened = Counters::open(&path).or_else(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, path = %path.display(), moved_to = %aside.display(),
+            tracing::warn!(%error, path = %path.display(), moved_to = %aside.display(),
                 "the counters cannot be read; they begin anew");
             // If this fails, so does the next attempt, which says why.
             let _ = self.disk.rename(&path, &aside);
@@ -168,8 +166,7 @@ impl Store {
                 *self.counters() = Some(counters);
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "counts and trust will not survive a restart");
+                tracing::warn!(%error, "counts and trust will not survive a restart");
             }
         }
     }
@@ -195,8 +192,7 @@ impl Store {
             return;
         }
         if let Err(error) = open.write(&changes, jiff::Timestamp::now()) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the counters cannot be written; they are opened again");
+            tracing::warn!(%error, "the counters cannot be written; they are opened again");
             self.ledger.lock().put_back(changes.blobs.into_iter().map(|(digest, _)| digest));
             self.usage.put_back(changes.images.into_iter().map(|(key, _)| key));
             // After an error of the disk a handle of redb refuses everything.

@@ -93,8 +93,7 @@ impl Scrub {
                         blobs += 1;
                         let moved = self.store.quarantine_blob(&digest);
                         if let Err(error) = moved {
-                            let error = &error as &dyn std::error::Error;
-                            tracing::error!(%digest, error, "quarantine failed");
+                            tracing::error!(%digest, %error, "quarantine failed");
                         }
                         found(Scrubbed::Damaged(digest.clone()));
                     }

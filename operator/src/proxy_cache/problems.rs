@@ -167,9 +167,10 @@ fn store(report: &NodeReport) -> Option<(NodeReason, String)> {
             "what is pulled does not fit and is passed through: raise spec.storage.capacity, or free the disk",
         ),
         "ReadOnly" => (NodeReason::DiskReadOnly, "the disk is read-only: nothing new is kept"),
-        "Failing" => {
-            (NodeReason::DiskFailing, "the disk fails: nothing is kept; see the server's log")
-        }
+        "Failing" => (
+            NodeReason::DiskFailing,
+            "the disk fails, or its folder was deleted: nothing is kept; see the server's log",
+        ),
         "Locked" => (NodeReason::StoreLocked, "another process holds the store"),
         _ => return None,
     };

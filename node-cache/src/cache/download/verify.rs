@@ -48,7 +48,7 @@ impl Downloads {
                 other => {
                     downloads.metrics.quarantined.inc();
                     if let Err(error) = other {
-                        tracing::error!(%digest, error = &error as &dyn std::error::Error, "quarantine failed");
+                        tracing::error!(%digest, %error, "quarantine failed");
                     }
                     tracing::error!(%digest, "a stored blob is not what its name says; it is fetched again");
                     Stage::Failed(Failure::Mismatch { from: "the store".to_owned(), pieced: false })
