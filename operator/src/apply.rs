@@ -28,10 +28,10 @@ pub struct Applier {
 #[derive(Clone, Debug)]
 struct Done {
     hash: String,
-    /// Versions of the object at which nothing more is to be done, whatever it looks like: the one
-    /// that was seen before the apply, for the watch may lag behind, and the one that came of it,
-    /// for a webhook may insist on a change of its own.
-    settled: [Option<String>; 2],
+    /// Hashes of the object at which nothing more is to be done, whatever it looks like: as it was
+    /// seen before the apply, for the watch may lag behind, and as it came out of it, for a webhook
+    /// may insist on a change of its own and the API server writes 1024Mi as 1Gi.
+    settled: Vec<String>,
 }
 
 impl Applier {
@@ -56,35 +56,53 @@ impl Applier {
         document["metadata"]["annotations"][labels::APPLIED_HASH] = Value::String(hash.clone());
         document["apiVersion"] = Value::String(K::api_version(&()).into_owned());
         document["kind"] = Value::String(kind.clone());
+        let mut settled = Vec::new();
         if let Some(live) = live {
             // It goes: whoever deleted it wants that, and its successor will be made.
             if live.meta().deletion_timestamp.is_some() {
                 return Ok(false);
             }
             let found = serde_json::to_value(live).map_err(kube::Error::SerdeError)?;
-            if is_part_of(&document, &found) || self.is_settled(&kind, &name, &hash, live) {
+            if is_part_of(&document, &found) {
                 return Ok(false);
             }
+            let found = fingerprint(found);
+            if self.is_settled(&kind, &name, &hash, &found) {
+                return Ok(false);
+            }
+            settled.push(found);
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let parameters = PatchParams::apply(labels::FIELD_MANAGER).force();
         let applied = api.patch(&name, &parameters, &Patch::Apply(&document)).await?;
         tracing::info!(%kind, %name, "applied");
-        let settled = [live.and_then(ResourceExt::resource_version), applied.resource_version()];
+        let after = serde_json::to_value(applied).map_err(kube::Error::SerdeError)?;
+        settled.push(fingerprint(after));
         self.lock().insert((kind, name), Done { hash, settled });
         Ok(true)
     }
 
-    fn is_settled<K: Resource>(&self, kind: &str, name: &str, hash: &str, live: &K) -> bool {
-        let version = live.meta().resource_version.clone();
-        self.lock()
-            .get(&(kind.to_owned(), name.to_owned()))
-            .is_some_and(|done| done.hash == hash && done.settled.contains(&version))
+    fn is_settled(&self, kind: &str, name: &str, hash: &str, found: &str) -> bool {
+        let done = self.lock();
+        let done = done.get(&(kind.to_owned(), name.to_owned()));
+        done.is_some_and(|done| done.hash == hash && done.settled.iter().any(|it| it == found))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Done>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Hash of what others can change besides the status, which changes with every pod.
+fn fingerprint(mut object: Value) -> String {
+    if let Some(object) = object.as_object_mut() {
+        object.remove("status");
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+        metadata.remove("managedFields");
+    }
+    labels::hash(object.to_string().as_bytes())
 }
 
 /// Whether everything in `planned` is in `found`, which has defaults besides.
@@ -120,6 +138,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_status_that_changes_makes_no_other_object_of_it() {
+        let object = |version: &str, memory: &str, ready: u32| {
+            fingerprint(json!({
+                "metadata": {"name": "n", "resourceVersion": version, "managedFields": [version]},
+                "spec": {"memory": memory}, "status": {"ready": ready},
+            }))
+        };
+        assert_eq!(object("1", "1Gi", 1), object("2", "1Gi", 2));
+        assert_ne!(object("1", "1Gi", 1), object("1", "2Gi", 1));
+    }
 
     #[test]
     fn what_the_api_server_adds_is_no_difference_and_what_others_change_is() {

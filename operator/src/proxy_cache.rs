@@ -25,7 +25,7 @@ use self::{
     plan::{Objects, REPORT_TOKEN},
     validate::{Rejected, selected, validate},
 };
-use crate::{Ctx, condition, events, labels, upstream_registry::named};
+use crate::{Ctx, events, labels, upstream_registry::named};
 
 /// Makes the cluster match one ProxyCache.
 pub async fn reconcile(cache: Arc<ProxyCache>, ctx: Arc<Ctx>) -> Result<Action, kube::Error> {
@@ -106,6 +106,7 @@ async fn look(cache: &ProxyCache, hash: Option<&str>, ctx: &Ctx) -> Result<Seen,
         answers,
         polled,
         given_up: Vec::new(),
+        now: Timestamp::now(),
     };
     if let Some(hash) = hash {
         seen.given_up = ctx.teller.tell(hash, &seen).await?;
@@ -121,7 +122,7 @@ async fn report(
 ) -> Result<(), kube::Error> {
     let daemon_set = ctx.world.daemon_set(&labels::object_name(&cache.name_any()));
     let before = cache.status.clone().unwrap_or_default();
-    let after = status::status(cache, outcome, daemon_set.as_deref(), seen, Timestamp::now());
+    let after = status::status(cache, outcome, daemon_set.as_deref(), seen);
     ctx.metrics.cache(&cache.name_any(), &after, &seen.problems());
     let key = format!("ProxyCache/{}", cache.name_any());
     if !status::is_due(&before, &after, ctx.written.since(&key)) {
@@ -139,7 +140,6 @@ async fn report(
         Err(error) => return Err(error),
     }
     ctx.written.now(&key);
-    let changed = condition::transitions(&before.conditions, &after.conditions);
-    events::publish(&ctx.recorder, cache, &changed).await;
+    events::publish(&ctx.recorder, cache, &before.conditions, &after.conditions).await;
     Ok(())
 }

@@ -15,7 +15,7 @@ use kube::{
 use larder_crds::resources::UpstreamRegistry;
 
 use self::validate::Named;
-use crate::{Ctx, condition, events, labels, proxy_cache::validate::selected, world::World};
+use crate::{Ctx, events, labels, proxy_cache::validate::selected, world::World};
 
 /// Says in its status how one UpstreamRegistry is.
 pub async fn reconcile(
@@ -55,8 +55,7 @@ pub async fn reconcile(
             Err(error) => return Err(error),
         }
         ctx.written.now(&key);
-        let changed = condition::transitions(&before.conditions, &after.conditions);
-        events::publish(&ctx.recorder, &*registry, &changed).await;
+        events::publish(&ctx.recorder, &*registry, &before.conditions, &after.conditions).await;
     }
     Ok(Action::requeue(Duration::from_mins(1)))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use larder_crds::{
@@ -18,6 +19,8 @@ use crate::{
 /// Problem nodes in a status.
 pub(super) const MOST_NODES: usize = 20;
 const MAX_MESSAGE: usize = 512;
+/// For how long a new pod need not be ready: its image is pulled meanwhile.
+const STARTING: SignedDuration = SignedDuration::from_mins(1);
 
 /// What is known of the nodes of a cache.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,8 @@ pub struct Seen {
     pub polled: bool,
     /// Pods that were told of their configuration often enough, by UID.
     pub given_up: Vec<String>,
+    /// When this was seen.
+    pub now: Timestamp,
 }
 
 impl Seen {
@@ -66,7 +71,7 @@ impl Seen {
             return Some((NodeReason::RuntimeNotContainerd, message));
         }
         if !is_ready(pod) {
-            return Some((NodeReason::NotReady, why_not_ready(pod)));
+            return (!self.is_new(pod)).then(|| (NodeReason::NotReady, why_not_ready(pod)));
         }
         let uid = pod.uid().unwrap_or_default();
         let report = match &self.answers.get(&uid)?.report {
@@ -78,6 +83,12 @@ impl Seen {
             return Some((NodeReason::ConfigPending, message.to_owned()));
         }
         mirror(report).or_else(|| store(report)).or_else(|| upstream(report))
+    }
+
+    /// Whether a pod may still be starting: every roll-out would be a problem otherwise.
+    fn is_new(&self, pod: &Pod) -> bool {
+        let created = pod.creation_timestamp();
+        created.is_some_and(|created| self.now.duration_since(created.0) < STARTING)
     }
 
     fn other_runtime(&self, node: &str) -> Option<String> {
@@ -193,4 +204,27 @@ fn upstream(report: &NodeReport) -> Option<(NodeReason, String)> {
 /// Whether the pod has been told of this configuration.
 pub(super) fn is_told(pod: &Pod, hash: &str) -> bool {
     pod.annotations().get(labels::CONFIG_HASH).is_some_and(|told| told == hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_not_ready_is_a_problem_after_a_minute() {
+        let seen = |seconds: i64| {
+            let pod = json!({
+                "metadata": {"name": "p", "uid": "u", "creationTimestamp": Timestamp::UNIX_EPOCH},
+                "spec": {"nodeName": "n1", "containers": []},
+            });
+            let pods = vec![Arc::new(serde_json::from_value(pod).unwrap())];
+            Seen { pods, now: Timestamp::from_second(seconds).unwrap(), ..Seen::default() }
+        };
+        assert_eq!(seen(59).problems(), []);
+        let problems = seen(60).problems();
+        assert_eq!(problems.len(), 1);
+        assert_eq!((&*problems[0].name, &*problems[0].reason), ("n1", "NotReady"));
+    }
 }

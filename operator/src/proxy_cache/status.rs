@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use larder_crds::{
     node::UpstreamReport,
@@ -33,7 +32,6 @@ pub(super) fn status(
     outcome: &Outcome,
     daemon_set: Option<&DaemonSet>,
     seen: &Seen,
-    now: Timestamp,
 ) -> ProxyCacheStatus {
     let before = cache.status.clone().unwrap_or_default();
     let generation = cache.metadata.generation;
@@ -50,7 +48,7 @@ pub(super) fn status(
     };
     ProxyCacheStatus {
         observed_generation: generation,
-        conditions: conditions(findings, &before.conditions, generation, now),
+        conditions: conditions(findings, &before.conditions, generation, seen.now),
         printed: Some(printed(&counts, storage.as_ref(), &upstreams)),
         nodes: Some(counts),
         storage,
@@ -295,6 +293,8 @@ pub(super) fn is_due(
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
