@@ -7,6 +7,7 @@ mod ground;
 mod nodes;
 mod operator;
 mod operators;
+mod own_registry;
 mod parts;
 mod prometheus;
 mod pulls;

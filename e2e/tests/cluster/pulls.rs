@@ -17,6 +17,7 @@ use larder_e2e::{
 use crate::{
     ground::{self, CACHE, FIRST, HUB_FOLDER, MINUTE, PRIVATE_FOLDER, while_pods_start},
     operators::{the_other_acts_when_the_leader_dies, they_may_do_no_more_than_they_need},
+    own_registry::the_registry_that_larder_comes_from_is_cached_too,
 };
 
 const HUB_APP: &str = "docker.io/library/app:1";
@@ -52,6 +53,8 @@ fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
         cluster.stages().done("upstream down");
         mirrors_follow_the_resources(cluster).await?;
         cluster.stages().done("registries come and go");
+        the_registry_that_larder_comes_from_is_cached_too(cluster).await?;
+        cluster.stages().done("the cluster's own registry");
         they_may_do_no_more_than_they_need(cluster).await?;
         the_other_acts_when_the_leader_dies(cluster).await?;
         cluster.stages().done("the leader dies");

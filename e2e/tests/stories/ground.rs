@@ -25,9 +25,11 @@ const SLOW: Shape = Shape { rate: 11_000_000, latency: Duration::from_millis(1) 
 
 on_every_containerd! {
     the_whole_data_folder_is_deleted_under_eight_pulls
+    the_blobs_are_deleted_under_eight_pulls
     f04_pulls_through_a_disk_smaller_than_the_images
     f04_pulls_through_a_disk_without_inodes
     f06_the_disk_turns_read_only_under_eight_pulls_and_is_so_at_the_next_start
+    f06_larder_stores_again_after_its_disk_was_remounted_for_writing
 }
 
 async fn the_whole_data_folder_is_deleted_under_eight_pulls(
@@ -37,11 +39,11 @@ async fn the_whole_data_folder_is_deleted_under_eight_pulls(
     deleted(&format!("deleted-all-{version}"), "", sandbox, version).await
 }
 
-#[test]
-fn the_blobs_are_deleted_under_eight_pulls() -> Told {
-    crate::told_with(Version::V1_7, async |sandbox, version| {
-        deleted("deleted-blobs", "blobs", sandbox, version).await
-    })
+async fn the_blobs_are_deleted_under_eight_pulls(
+    sandbox: &Sandbox,
+    version: Version,
+) -> Result<()> {
+    deleted(&format!("deleted-blobs-{version}"), "blobs", sandbox, version).await
 }
 
 async fn deleted(case: &str, part: &str, sandbox: &Sandbox, version: Version) -> Result<()> {
@@ -77,6 +79,7 @@ async fn delete_once(shelf: &Shelf, part: &str, seed: u64) -> Result<()> {
     Ok(())
 }
 
+// Without containerd, whose release makes no difference here.
 #[test]
 fn larder_fills_its_folder_again_after_the_blobs_were_deleted() -> Told {
     crate::told_with(Version::V2_4, async |sandbox, version| {
@@ -206,29 +209,29 @@ async fn read_only_once(shelf: &mut Shelf, disk: &Disk, seed: u64) -> Result<()>
     Ok(())
 }
 
-#[test]
-fn f06_larder_stores_again_after_its_disk_was_remounted_for_writing() -> Told {
-    crate::told_with(Version::V1_7, async |sandbox, version| {
-        let disk = disk(Format::Ext4(128), sandbox).await?;
-        let ground = Ground { mounts: Some(disk.mounts()), ..Ground::default() };
-        let mut shelf = Shelf::stocked(sandbox, version, ground, Shape::LOOPBACK).await?;
-        says(&shelf, "Ready").await?;
-        // Nobody may have a file open for writing.
-        shelf.larder.stop().await?;
-        disk.remount("ro").await?;
-        shelf.larder.start_again().await?;
-        shelf.pull_all().await.context("on a read-only disk")?;
-        says(&shelf, "ReadOnly").await?;
-        ensure!(shelf.stored()?.is_empty(), "the disk was written");
+async fn f06_larder_stores_again_after_its_disk_was_remounted_for_writing(
+    sandbox: &Sandbox,
+    version: Version,
+) -> Result<()> {
+    let disk = disk(Format::Ext4(128), sandbox).await?;
+    let ground = Ground { mounts: Some(disk.mounts()), ..Ground::default() };
+    let mut shelf = Shelf::stocked(sandbox, version, ground, Shape::LOOPBACK).await?;
+    says(&shelf, "Ready").await?;
+    // Nobody may have a file open for writing.
+    shelf.larder.stop().await?;
+    disk.remount("ro").await?;
+    shelf.larder.start_again().await?;
+    shelf.pull_all().await.context("on a read-only disk")?;
+    says(&shelf, "ReadOnly").await?;
+    ensure!(shelf.stored()?.is_empty(), "the disk was written");
 
-        disk.remount("rw").await?;
-        comes_to_say(&shelf, "Ready", Duration::from_secs(30)).await?;
-        shelf.remove_all().await?;
-        shelf.pull_all().await.context("on a disk that can be written again")?;
-        shelf.check_full_store().await?;
-        shelf.larder.kill()?;
-        disk.removed().await
-    })
+    disk.remount("rw").await?;
+    comes_to_say(&shelf, "Ready", Duration::from_secs(30)).await?;
+    shelf.remove_all().await?;
+    shelf.pull_all().await.context("on a disk that can be written again")?;
+    shelf.check_full_store().await?;
+    shelf.larder.kill()?;
+    disk.removed().await
 }
 
 /// Checks the state of the store in Larder's report.
