@@ -107,6 +107,22 @@ impl Registry {
         Ok(fs::write(self.folder.join("config.yml"), text)?)
     }
 
+    /// Starts it again with what it has; from now on only a user of the file `htpasswd` is answered,
+    /// whose one line that is (bcrypt alone is taken).
+    pub async fn ask_for_password(&mut self, htpasswd: &str) -> Result<()> {
+        self.stop()?;
+        let users = self.folder.join("htpasswd");
+        fs::write(&users, format!("{htpasswd}\n"))?;
+        let file = self.folder.join("config.yml");
+        let text = fs::read_to_string(&file)?;
+        if !text.contains("htpasswd") {
+            let auth =
+                format!("auth: {{htpasswd: {{realm: stories, path: {}}}}}\n", users.display());
+            fs::write(&file, text + &auth)?;
+        }
+        self.start_again().await
+    }
+
     /// Starts it again on its port, with what it had.
     pub async fn start_again(&mut self) -> Result<()> {
         let program = match self.kind {

@@ -43,10 +43,17 @@ pub enum Fault {
     Slow(Duration),
 }
 
+/// Whether requests for leases meet the fault too. If they do, an operator loses its lease, and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leases {
+    Fail,
+    Pass,
+}
+
 /// Speaks plain HTTP to whoever knows its kubeconfig, and TLS to the API server. Ends when dropped.
 pub struct FaultProxy {
     kubeconfig: PathBuf,
-    fault: watch::Sender<Fault>,
+    fault: watch::Sender<(Fault, Leases)>,
     cuts: watch::Sender<u64>,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
@@ -61,7 +68,7 @@ struct Counters {
 #[derive(Clone)]
 struct Pass {
     client: Client,
-    fault: watch::Receiver<Fault>,
+    fault: watch::Receiver<(Fault, Leases)>,
     cuts: watch::Receiver<u64>,
     counters: Arc<Counters>,
 }
@@ -75,7 +82,7 @@ impl FaultProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let kubeconfig = cluster.folder.join("fault-proxy.kubeconfig");
         fs::write(&kubeconfig, text(listener.local_addr()?))?;
-        let (fault, seen_fault) = watch::channel(Fault::None);
+        let (fault, seen_fault) = watch::channel((Fault::None, Leases::Fail));
         let (cuts, seen_cuts) = watch::channel(0);
         let counters = Arc::new(Counters::default());
         let pass =
@@ -95,7 +102,12 @@ impl FaultProxy {
 
     /// From now on that is wrong.
     pub fn fail(&self, fault: Fault) {
-        self.fault.send_replace(fault);
+        self.fault.send_replace((fault, Leases::Fail));
+    }
+
+    /// The same, but leases are renewed and tried for as if nothing was wrong.
+    pub fn fail_but_for_leases(&self, fault: Fault) {
+        self.fault.send_replace((fault, Leases::Pass));
     }
 
     /// Cuts every answer that is still coming: all watches.
@@ -134,10 +146,14 @@ fn text(address: SocketAddr) -> String {
 
 async fn answer(State(pass): State<Pass>, request: Request) -> Response {
     pass.counters.all.fetch_add(1, Ordering::Relaxed);
-    if request.method() != Method::GET && !request.uri().path().contains("/leases") {
+    let lease = request.uri().path().contains("/leases");
+    if request.method() != Method::GET && !lease {
         pass.counters.writes.fetch_add(1, Ordering::Relaxed);
     }
-    let fault = *pass.fault.borrow();
+    let fault = match *pass.fault.borrow() {
+        (_, Leases::Pass) if lease => Fault::None,
+        (fault, _) => fault,
+    };
     match fault {
         Fault::Always(status) => return failure(status),
         Fault::Writes(status) if request.method() != Method::GET => return failure(status),

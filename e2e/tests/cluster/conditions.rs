@@ -1,17 +1,45 @@
 //! What is wrong with an object is a condition with a reason of a closed list; the rest goes on, and
 //! when it is mended the condition says so.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use larder_crds::resources::{CacheReason, UpstreamReason};
 use larder_e2e::cluster::{Cluster, NAMESPACE};
 
-use crate::ground::CACHE;
+use crate::{
+    credentials,
+    ground::{self, CACHE},
+    turns_bad,
+};
 
 /// A change is in force within seconds.
 const SOON: Duration = Duration::from_secs(30);
 
-/// What is created, under which plural and name it is found, which condition says what, and what the
+/// Too short to be waited for: the first poll of a new leader, which takes 2 s at most.
+const NOT_MET: [CacheReason; 1] = [CacheReason::NotPolled];
+
+/// A new reason needs a case: here, among what turns bad, or where nodes are real.
+#[test]
+fn every_reason_of_the_closed_lists_is_met() {
+    let mut met = said("proxycaches");
+    let real = credentials::CACHE_REASONS.into_iter().chain(NOT_MET).chain(turns_bad::reasons());
+    met.extend(real.map(|reason| reason.to_string()));
+    let all: BTreeSet<_> = CacheReason::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(met, all, "of a ProxyCache");
+    let mut met = said("upstreamregistries");
+    met.extend(credentials::UPSTREAM_REASONS.map(|reason| reason.to_string()));
+    let all: BTreeSet<_> = UpstreamReason::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(met, all, "of an UpstreamRegistry");
+}
+
+/// The reasons of [`CASES`] for one kind.
+fn said(plural: &str) -> BTreeSet<String> {
+    let cases = CASES.iter().filter(|case| case.plural == plural);
+    cases.map(|case| case.says.2.to_owned()).collect()
+}
+
+/// What is created (nothing: it is there), under which plural and name it is found, which condition says what, and what the
 /// message must name.
 struct Case {
     objects: &'static str,
@@ -21,7 +49,7 @@ struct Case {
     message: &'static str,
 }
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 18] = [
     Case {
         objects: "{kind: UpstreamRegistry, metadata: {name: twin}, spec: {host: docker.io}}",
         plural: "upstreamregistries",
@@ -124,11 +152,41 @@ const CASES: [Case; 14] = [
         message: "nobody",
     },
     Case {
-        objects: "{kind: ProxyCache, metadata: {name: default}, spec: {endpoint: {port: 5055}}}",
+        objects: "{kind: ProxyCache, metadata: {name: default}, spec: {endpoint: {port: 5057}}}",
         plural: "proxycaches",
         name: "default",
         says: ("Accepted", "True", "Accepted"),
         message: "",
+    },
+    // The image of its pods has no such program.
+    Case {
+        objects: "",
+        plural: "proxycaches",
+        name: "default",
+        says: ("Available", "False", "NotAllReady"),
+        message: "0 of 2",
+    },
+    Case {
+        objects: "",
+        plural: "proxycaches",
+        name: "default",
+        says: ("MirrorEffective", "False", "NotAllMirrored"),
+        message: "",
+    },
+    Case {
+        objects: "",
+        plural: "upstreamregistries",
+        name: "docker-io",
+        says: ("Reachable", "Unknown", "NotReported"),
+        message: "",
+    },
+    Case {
+        objects: "{kind: UpstreamRegistry, metadata: {name: in-the-clear}, \
+                  spec: {host: j.example, endpoints: [{url: 'http://j.example'}]}}",
+        plural: "upstreamregistries",
+        name: "in-the-clear",
+        says: ("Accepted", "False", "InvalidSpec"),
+        message: "spec.endpoints[0].url",
     },
 ];
 
@@ -157,13 +215,14 @@ pub(crate) async fn what_is_wrong_is_a_condition(cluster: &Cluster) -> Result<()
     ] {
         cluster.kubectl(&[&["create"], create, &[&namespace]].concat()).await?;
     }
-    for case in &CASES {
+    for case in CASES.iter().filter(|case| !case.objects.is_empty()) {
         cluster
             .apply(&format!("{{apiVersion: larder.dev/v1alpha1, {}", &case.objects[1..]))
             .await?;
     }
     for Case { plural, name, says: (kind, status, reason), message, .. } in &CASES {
         let path = path(plural, name);
+        ground::observed(cluster, &path).await?;
         cluster.wait_for_condition(&path, (kind, status, Some(reason)), SOON).await?;
         let condition = cluster.condition(&path, kind).await?.context("it was there")?;
         let text = condition["message"].as_str().unwrap_or_default();
@@ -184,6 +243,7 @@ pub(crate) async fn what_is_wrong_is_a_condition(cluster: &Cluster) -> Result<()
         ("g.example", true),
         ("h.example", true),
         ("i.example", true),
+        ("j.example", false),
     ] {
         ensure!(text.contains(&format!("host: {host}")) == there, "{host}: {there}\n{text}");
     }
@@ -202,6 +262,7 @@ pub(crate) async fn what_is_wrong_is_a_condition(cluster: &Cluster) -> Result<()
     let accepted = ("Accepted", "True", None);
     cluster.wait_for_condition(&path("upstreamregistries", "secretive"), accepted, SOON).await?;
     cluster.delete(&["pcache", "second", "nowhere", "dangling"]).await?;
+    ground::a_change_is_observed(cluster).await?;
     cluster.wait_for_condition(CACHE, accepted, SOON).await
 }
 

@@ -2,6 +2,7 @@
 //! when it is over, and does not ask in a loop meanwhile.
 
 use std::{
+    cell::Cell,
     path::Path,
     time::{Duration, Instant},
 };
@@ -20,6 +21,8 @@ use crate::ground::{self, CACHE, MINUTE};
 /// Longer than a lease lasts (10 s): the operator loses it, ends and is started again, as the
 /// kubelet would.
 const FAULT_LASTS: Duration = Duration::from_secs(14);
+/// While leases are spared. Two of them are longer than a lease as well.
+const SPARING_LASTS: Duration = Duration::from_secs(6);
 /// Requests a second of an operator that waits between its tries. Measured: up to 3.1.
 const CALM: f64 = 6.0;
 
@@ -35,15 +38,16 @@ fn the_operator_outlives_an_api_server_that_fails() -> Told {
         cluster.apply(&ground::resources(cluster)).await?;
         let proxy = FaultProxy::start(cluster).await?;
         let folder = sandbox.folder("operator")?;
+        let starts = Cell::new(0);
         tokio::select! {
-            ended = keep_running(&folder, proxy.kubeconfig()) => ended.context("the operator"),
-            told = tell(cluster, &proxy) => told,
+            ended = keep_running(&folder, proxy.kubeconfig(), &starts) => ended.context("the operator"),
+            told = tell(cluster, &proxy, &starts) => told,
         }
     })
 }
 
-/// As the kubelet does, but without its growing pauses.
-async fn keep_running(folder: &Path, kubeconfig: &Path) -> Result<()> {
+/// As the kubelet does, but without its growing pauses. Counts the starts.
+async fn keep_running(folder: &Path, kubeconfig: &Path, starts: &Cell<u32>) -> Result<()> {
     let log = folder.join("operator.log");
     loop {
         let mut command = process::command(&tools::larder_operator()?, folder);
@@ -51,6 +55,7 @@ async fn keep_running(folder: &Path, kubeconfig: &Path) -> Result<()> {
             .args(["run", "--namespace", NAMESPACE, "--node-image", "10.77.0.1:5000/pause:1"])
             .args(["--admin", "127.0.0.1:8080", "--identity", "one"])
             .env("KUBECONFIG", kubeconfig);
+        starts.set(starts.get() + 1);
         let mut operator = Daemon::start("the operator", command, &log, &log)?;
         while operator.check_running().is_ok() {
             tokio::time::sleep(process::POLL).await;
@@ -59,8 +64,9 @@ async fn keep_running(folder: &Path, kubeconfig: &Path) -> Result<()> {
     }
 }
 
-async fn tell(cluster: &Cluster, proxy: &FaultProxy) -> Result<()> {
+async fn tell(cluster: &Cluster, proxy: &FaultProxy, starts: &Cell<u32>) -> Result<()> {
     ground::says(cluster, CACHE, "Accepted", "True").await?;
+    one_that_leads_goes_on(cluster, proxy, starts).await?;
     let faults = [
         Fault::Always(500),
         Fault::Always(429),
@@ -103,6 +109,37 @@ async fn tell(cluster: &Cluster, proxy: &FaultProxy) -> Result<()> {
     ground::tell(&format!("at rest: {rate:.1} requests/s, {writes} writes"));
     ensure!(writes == 0, "at rest: {writes} writes beside the lease");
     ensure!(rate < 2.0, "at rest: {rate:.1} requests a second");
+    Ok(())
+}
+
+/// Everything fails but the lease: it must take that for what it is, and neither end nor forget.
+async fn one_that_leads_goes_on(
+    cluster: &Cluster,
+    proxy: &FaultProxy,
+    starts: &Cell<u32>,
+) -> Result<()> {
+    let before = starts.get();
+    let faults = [
+        Fault::Always(500),
+        Fault::Always(429),
+        Fault::Writes(409),
+        Fault::Slow(Duration::from_secs(2)),
+    ];
+    for (number, fault) in faults.into_iter().enumerate() {
+        proxy.fail_but_for_leases(fault);
+        add(cluster, &format!("spared-{number}.example")).await?;
+        let rate = requests_per_second(proxy, SPARING_LASTS).await;
+        ground::tell(&format!("{fault:?} but for leases: {rate:.1} requests/s"));
+        ensure!(rate < CALM, "{fault:?} but for leases: {rate:.1} requests a second");
+    }
+    proxy.fail(Fault::None);
+    let recovered = Instant::now();
+    for number in 0..faults.len() {
+        configured(cluster, &format!("spared-{number}.example")).await?;
+    }
+    ground::tell(&format!("all in force {:.1?} later", recovered.elapsed()));
+    let after = starts.get();
+    ensure!(after == before, "the operator ended, though it led: {} starts more", after - before);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     fs,
     future::Future,
     io::{self, Write},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use larder_e2e::cluster::{Cluster, PullPolicy};
 use serde_json::Value;
@@ -81,12 +82,44 @@ pub(crate) async fn says(cluster: &Cluster, path: &str, kind: &str, status: &str
     cluster.wait_for_condition(path, (kind, status, None), MINUTE).await
 }
 
+/// The status is about the newest spec: whatever it said before, it says what it says now of that.
+pub(crate) async fn observed(cluster: &Cluster, path: &str) -> Result<()> {
+    cluster
+        .wait_for(&format!("{path}: the newest spec is observed"), MINUTE, async |cluster| {
+            let object = cluster.get(path).await?.with_context(|| format!("no object {path}"))?;
+            Ok(object["status"]["observedGeneration"] == object["metadata"]["generation"])
+        })
+        .await
+}
+
+/// A change of the cache's spec is observed: somebody acts, and what the status says is of now.
+pub(crate) async fn a_change_is_observed(cluster: &Cluster) -> Result<()> {
+    let patch = r#"{"spec":{"storage":{"minFree":"101Mi"}}}"#;
+    cluster.kubectl(&["patch", "pcache", "default", "--type=merge", "--patch", patch]).await?;
+    observed(cluster, CACHE).await
+}
+
 /// Whether the kubelet says that a pod is ready, and nobody has deleted it.
 pub(crate) fn is_ready(pod: &Value) -> bool {
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     pod["metadata"]["deletionTimestamp"].is_null()
         && conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
 }
+
+/// Pods of node caches and how often their containers have been started anew.
+pub(crate) async fn incarnations(cluster: &Cluster) -> Result<Vec<String>> {
+    let pods = cluster.cache_pods().await?;
+    let restarts = |pod: &Value| {
+        let status = &pod["status"];
+        let lists = ["containerStatuses", "initContainerStatuses"];
+        let all = lists.iter().flat_map(|list| status[list].as_array().into_iter().flatten());
+        all.filter_map(|container| container["restartCount"].as_u64()).sum::<u64>()
+    };
+    Ok(pods.iter().map(|pod| format!("{} {}", pod["metadata"]["uid"], restarts(pod))).collect())
+}
+
+/// Pods on each node at least, while something happens.
+const LEAST_PODS: usize = 2;
 
 /// On each node, pod after pod pulls an image that containerd does not have, until something is
 /// done, and once more. No pull may fail. Returns how many there were.
@@ -110,13 +143,42 @@ pub(crate) async fn while_pods_start(
             cluster.delete_pod(&pod).await?;
             node.remove_image(image).await?;
             count += 1;
-            if last {
+            if last && count >= LEAST_PODS {
                 return anyhow::Ok(count);
             }
         }
     });
     let ((), counts) = tokio::try_join!(something, try_join_all(pods))?;
     Ok(counts.iter().sum())
+}
+
+/// The same, again and again until a pull of each version of containerd has met the gap: it has asked
+/// the upstream itself, because nobody listened where its mirror file leads, or there was none.
+pub(crate) async fn until_a_pull_meets_the_gap(
+    cluster: &Cluster,
+    image: &str,
+    something: impl AsyncFn() -> Result<()>,
+) -> Result<()> {
+    /// Measured: the first one does. A container that dies again comes back 10 s later only.
+    const TRIES: usize = 5;
+    let upstream = &cluster.upstreams.docker_hub;
+    let versions: BTreeSet<_> = cluster.nodes().iter().map(|it| it.version().to_string()).collect();
+    let earlier = upstream.requests().await?.len();
+    for _ in 0..TRIES {
+        let pods = while_pods_start(cluster, image, something()).await?;
+        let requests = upstream.requests().await?;
+        let past: BTreeSet<_> = requests
+            .iter()
+            .skip(earlier)
+            .filter(|request| request.user_agent.starts_with("containerd/"))
+            .map(|request| request.user_agent.as_str())
+            .collect();
+        tell(&format!("{pods} pods pulled; past the caches: {past:?}"));
+        if past.len() == versions.len() {
+            return Ok(());
+        }
+    }
+    bail!("not every containerd has met the gap in {TRIES} tries")
 }
 
 /// A file of the repository.

@@ -2,6 +2,7 @@
 
 mod boot;
 mod conditions;
+mod credentials;
 mod faults;
 mod ground;
 mod nodes;
@@ -13,3 +14,5 @@ mod prometheus;
 mod pulls;
 mod removal;
 mod rules;
+mod store;
+mod turns_bad;

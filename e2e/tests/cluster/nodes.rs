@@ -1,6 +1,9 @@
 //! Nodes come, fall silent and go: the status tells, and nothing waits for them.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use larder_e2e::{
@@ -13,6 +16,11 @@ use serde_json::Value;
 
 use crate::ground::{self, CACHE, FIRST, HUB_FOLDER, MINUTE};
 
+/// How long the hook of `helm uninstall` waits for a node that is silent.
+const GIVES_UP: &str = "uninstall.timeoutSeconds=15";
+const GIVES_UP_AFTER: Duration = Duration::from_secs(15);
+/// From the start of the hook's pod to the last object of the chart; Helm itself gives up after 120 s.
+const TO_REMOVE: Duration = Duration::from_secs(45);
 const APP_IMAGE: &str = "docker.io/library/app:1";
 
 #[test]
@@ -20,8 +28,10 @@ fn a_node_is_added_one_falls_silent_and_one_goes() -> Told {
     story(Options::default(), async |sandbox, cluster| {
         let image = Image::of(&APP, Edition::First)?;
         cluster.upstreams.push_to_docker_hub("library/app:1", &image).await?;
-        ground::install(cluster).await?;
-        let before = cluster.node("n2")?.snapshot("/etc/containerd")?;
+        cluster.load_larder(FIRST).await?;
+        cluster.install(FIRST, &[GIVES_UP]).await?;
+        let before = cluster.node("n2")?.snapshot(CONTAINERD)?;
+        let others = cluster.node("n1")?.snapshot(CONTAINERD)?;
         config_path_becomes_a_list(cluster).await?;
         ground::apply(cluster).await?;
         let repair = r#"{"spec":{"containerd":{"colonPathRepair":true}}}"#;
@@ -33,15 +43,19 @@ fn a_node_is_added_one_falls_silent_and_one_goes() -> Told {
         cluster.switch_off("n3").await?;
         cluster.delete(&["node", "n3"]).await?;
         counts(cluster, 2).await?;
-        cluster.uninstall(&[]).await?;
+        larder_goes_while_a_node_is_silent(cluster).await?;
+        let after = cluster.node("n1")?.snapshot(CONTAINERD)?;
+        ensure!(after == others, "before: {others:?}\nafter: {after:?}");
+        a_node_that_is_back_is_rid_of_it(cluster).await?;
         let node = cluster.node("n2")?;
         fs::write(node.seen(CONFIG), fs::read_to_string(node.seen(CONFIG))?.replace(LIST, ONE))?;
-        let after = node.snapshot("/etc/containerd")?;
+        let after = node.snapshot(CONTAINERD)?;
         ensure!(after == before, "before: {before:?}\nafter: {after:?}");
         Ok(())
     })
 }
 
+const CONTAINERD: &str = "/etc/containerd";
 const CONFIG: &str = "/etc/containerd/config.toml";
 const ONE: &str = "config_path = \"/etc/containerd/certs.d\"";
 const LIST: &str = "config_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"";
@@ -121,16 +135,50 @@ async fn a_silent_node_is_named_and_holds_nobody_up(cluster: &Cluster) -> Result
     cluster.wait_for_condition(CACHE, ("Degraded", "True", None), MINUTE).await?;
     // A change reaches those that are there. 5 s, on a machine with other things to do.
     cluster.delete(&["ureg", "docker-io"]).await?;
-    for (name, gone) in [("n1", true), ("n3", true), ("n2", false)] {
+    for name in ["n1", "n3"] {
         let node = cluster.node(name)?;
-        let what = format!("the mirror of docker.io on {name} is gone: {gone}");
-        let as_told = async |_: &Cluster| Ok(node.mirror_file(HUB_FOLDER).is_none() == gone);
-        cluster.wait_for(&what, Duration::from_secs(15), as_told).await?;
+        let what = format!("the mirror of docker.io on {name} is gone");
+        let gone = async |_: &Cluster| Ok(node.mirror_file(HUB_FOLDER).is_none());
+        cluster.wait_for(&what, Duration::from_secs(15), gone).await?;
     }
+    // As long again as a node that is reached may take.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    ensure!(silent.mirror_file(HUB_FOLDER).is_some(), "nobody has told n2, and its mirror is gone");
     silent.connect().await?;
     let followed = async |_: &Cluster| Ok(silent.mirror_file(HUB_FOLDER).is_none());
     cluster.wait_for("the node follows when it is back", MINUTE * 2, followed).await?;
     cluster.apply(&ground::resources(cluster)).await?;
     counts(cluster, 3).await?;
     cluster.wait_for_condition(CACHE, ("Degraded", "False", None), MINUTE * 2).await
+}
+
+async fn larder_goes_while_a_node_is_silent(cluster: &Cluster) -> Result<()> {
+    let silent = cluster.node("n2")?;
+    silent.disconnect().await?;
+    // As the scheduler sees it 50 s later: the hook's pod must not be sent there.
+    cluster.kubectl(&["cordon", "n2"]).await?;
+    let asked = Instant::now();
+    cluster.uninstall(&[]).await?;
+    let took = asked.elapsed();
+    ground::tell(&format!("helm uninstall without a node: {took:.1?}"));
+    let bounds = GIVES_UP_AFTER..GIVES_UP_AFTER + TO_REMOVE;
+    ensure!(bounds.contains(&took), "helm uninstall took {took:?}");
+    ensure!(silent.mirror_file(HUB_FOLDER).is_some(), "nobody has told n2, and its mirror is gone");
+    let pods = cluster.cache_pods().await?;
+    ensure!(
+        pods.iter().all(|pod| pod["spec"]["nodeName"] == "n2"),
+        "a cache runs on a node that is not silent: {pods:#?}"
+    );
+    Ok(())
+}
+
+/// Nobody is left to tell it but Kubernetes itself.
+async fn a_node_that_is_back_is_rid_of_it(cluster: &Cluster) -> Result<()> {
+    cluster.node("n2")?.connect().await?;
+    cluster.kubectl(&["uncordon", "n2"]).await?;
+    cluster
+        .wait_for("the last cache and the ProxyCache are gone", MINUTE * 2, async |cluster| {
+            Ok(cluster.cache_pods().await?.is_empty() && cluster.get(CACHE).await?.is_none())
+        })
+        .await
 }

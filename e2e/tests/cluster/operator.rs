@@ -15,6 +15,7 @@ use crate::{
     conditions::what_is_wrong_is_a_condition,
     ground::{self, CACHE, MINUTE},
     rules::every_rule_is_kept,
+    turns_bad::what_turns_bad_stays_as_it_was,
 };
 
 const HUB: &str = "/apis/larder.dev/v1alpha1/upstreamregistries/docker-io";
@@ -40,6 +41,7 @@ fn definitions_and_examples_are_taken_and_an_operator_makes_a_cache_of_them() ->
         let mut operator = start_operator(sandbox, cluster, "another")?;
         a_change_reaches_the_configuration(cluster).await?;
         what_is_wrong_is_a_condition(cluster).await?;
+        what_turns_bad_stays_as_it_was(cluster).await?;
         cluster
             .kubectl(&["delete", "pcache", "--all", "--cascade=foreground", "--timeout=60s"])
             .await?;

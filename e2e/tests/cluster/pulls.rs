@@ -15,7 +15,10 @@ use larder_e2e::{
 };
 
 use crate::{
-    ground::{self, CACHE, FIRST, HUB_FOLDER, MINUTE, PRIVATE_FOLDER, while_pods_start},
+    ground::{
+        self, CACHE, FIRST, HUB_FOLDER, MINUTE, PRIVATE_FOLDER, incarnations,
+        until_a_pull_meets_the_gap, while_pods_start,
+    },
     operators::{the_other_acts_when_the_leader_dies, they_may_do_no_more_than_they_need},
     own_registry::the_registry_that_larder_comes_from_is_cached_too,
 };
@@ -167,18 +170,6 @@ async fn pods_start_while_the_upstream_is_down(cluster: &mut Cluster) -> Result<
     cluster.upstreams.private.start_again().await
 }
 
-/// Pods and how often their containers have been started anew.
-async fn incarnations(cluster: &Cluster) -> Result<Vec<String>> {
-    let pods = cluster.cache_pods().await?;
-    let restarts = |pod: &serde_json::Value| {
-        let status = &pod["status"];
-        let lists = ["containerStatuses", "initContainerStatuses"];
-        let all = lists.iter().flat_map(|list| status[list].as_array().into_iter().flatten());
-        all.filter_map(|container| container["restartCount"].as_u64()).sum::<u64>()
-    };
-    Ok(pods.iter().map(|pod| format!("{} {}", pod["metadata"]["uid"], restarts(pod))).collect())
-}
-
 async fn mirrors_follow_the_resources(cluster: &Cluster) -> Result<()> {
     /// A mirror file follows its resource within 5 s; the machine may have other things to do.
     const SOON: Duration = Duration::from_secs(10);
@@ -275,14 +266,14 @@ async fn no_pull_fails_whatever_dies(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl(&["scale", operator, &namespace, "--replicas=0"]).await?;
     let caches = "--selector=app.kubernetes.io/name=larder-node";
     for force in [&[][..], &["--force", "--grace-period=0"]] {
-        while_pods_start(cluster, HUB_APP, async {
+        until_a_pull_meets_the_gap(cluster, HUB_APP, async || {
             cluster.delete(&[&["pods", &namespace, caches], force].concat()).await?;
             everybody_is_back(cluster).await
         })
         .await
         .with_context(|| format!("while the caches' pods were deleted {force:?}"))?;
     }
-    while_pods_start(cluster, HUB_APP, async {
+    until_a_pull_meets_the_gap(cluster, HUB_APP, async || {
         for node in cluster.nodes() {
             let killed = node.kill_all("larder-node serve").await?;
             ensure!(killed == 1, "{killed} servers on {}", node.name());
@@ -304,5 +295,6 @@ async fn no_pull_fails_whatever_dies(cluster: &mut Cluster) -> Result<()> {
         ensure!(files.iter().flatten().count() == 2, "the mirrors of {name} are gone");
     }
     cluster.kubectl(&["scale", operator, &namespace, "--replicas=2"]).await?;
+    ground::a_change_is_observed(cluster).await?;
     ground::says(cluster, CACHE, "Available", "True").await
 }
