@@ -131,6 +131,7 @@ async fn act(client: Client, args: RunArgs, metrics: Metrics) -> anyhow::Result<
             image: args.node_image,
             pull_policy: args.node_pull_policy,
             pull_secrets: args.node_pull_secrets,
+            architectures: args.node_architectures,
         },
         written: Written::default(),
         metrics,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::telemetry::LogFormat;
+use crate::{proxy_cache::placement::Architecture, telemetry::LogFormat};
 
 /// Turns ProxyCaches and UpstreamRegistries into a cache of container images on every node.
 #[derive(Debug, Parser)]
@@ -42,6 +42,15 @@ pub struct RunArgs {
     /// Pull secrets of that image, in the namespace.
     #[arg(long, env = "LARDER_NODE_PULL_SECRETS", value_delimiter = ',')]
     pub node_pull_secrets: Vec<String>,
+    /// Architectures that the image is built for; other nodes get no cache.
+    #[arg(
+        long,
+        env = "LARDER_NODE_ARCHITECTURES",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "amd64"
+    )]
+    pub node_architectures: Vec<Architecture>,
     /// Name of this operator among several; in a cluster, the pod's.
     #[arg(long, env = "LARDER_IDENTITY", default_value = "standalone")]
     pub identity: String,

@@ -22,6 +22,7 @@ pub use status::Outcome;
 pub use tell::Teller;
 
 use self::{
+    placement::Placement,
     plan::{Objects, REPORT_TOKEN},
     validate::{Rejected, selected, validate},
 };
@@ -60,7 +61,8 @@ type Planned = Result<(Objects, Vec<String>), Rejected>;
 fn plan_all(cache: &Arc<ProxyCache>, ctx: &Ctx) -> Planned {
     let world = &ctx.world;
     let all = world.registries.state();
-    let valid = validate(cache, &world.caches.state(), &world.nodes.state())?;
+    let valid =
+        validate(cache, &world.caches.state(), &world.nodes.state(), &ctx.installed.architectures)?;
     let chosen = selected(cache, &all)?;
     let name = labels::object_name(&cache.name_any());
     let (config_map, secret) = (world.config_map(&name), world.secret(&name));
@@ -100,9 +102,12 @@ async fn apply(objects: &Objects, ctx: &Ctx) -> Result<(), kube::Error> {
 /// Looks at the nodes, and tells pods that do not know of their configuration yet.
 async fn look(cache: &ProxyCache, hash: Option<&str>, ctx: &Ctx) -> Result<Seen, kube::Error> {
     let (answers, polled) = ctx.fleet.answers();
+    let nodes = ctx.world.nodes.state();
+    let placement = Placement::of(cache, &ctx.installed.architectures);
     let mut seen = Seen {
         pods: ctx.world.pods_of(&cache.name_any()),
-        nodes: ctx.world.nodes.state(),
+        without_image: placement.without_image(&nodes),
+        nodes,
         answers,
         polled,
         given_up: Vec::new(),

@@ -1,8 +1,10 @@
 {{- define "larder.image" -}}
+{{- $missing := "image.repository is required: no image is published. Build one (make image), put it into a registry that your nodes can pull from (skopeo copy oci:target/image:latest docker://registry.example.com/larder:v1), and name it: --set image.repository=registry.example.com/larder --set image.tag=v1" -}}
+{{- $repository := required $missing .Values.image.repository -}}
 {{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ $repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 

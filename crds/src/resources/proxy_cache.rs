@@ -230,7 +230,9 @@ pub struct Containerd {
     #[serde(default)]
     pub existing: Existing,
     /// Whether a symbolic link may repair a `config_path` that is a list with colons, which
-    /// containerd 2.1 and later take for one name. Default: false.
+    /// containerd 2.1 and later take for one name. The link lies beside `configFile`, so the folder of
+    /// that file is mounted writable into the configurator, which runs as root; without, it is
+    /// mounted read-only. Nothing but the link is written there. Default: false.
     #[serde(default)]
     pub colon_path_repair: bool,
 }

@@ -52,6 +52,10 @@ use super::UpstreamRegistryStatus;
     selectable = ".spec.host"
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.endpoints) || (has(self.tls) && has(self.tls.insecure)) || !self.endpoints.exists(endpoint, endpoint.url.lowerAscii().startsWith('http:'))").message("an endpoint without TLS (http://) needs tls.insecure, with the reason why that is acceptable"),
+    validation = Rule::new("!has(self.access) || self.access.mode != 'Shared' || has(self.credentials)").message("access.mode Shared needs credentials: it is with them that pods read")
+)]
 pub struct UpstreamRegistrySpec {
     /// The registry as image names spell it, with its port if they have one. Lower case. Cannot be
     /// changed. Examples: `docker.io`, `registry.example.com:5000`.
@@ -227,7 +231,7 @@ pub struct Insecure {
 pub struct Access {
     /// `Anonymous` (the default): only what an anonymous client may read is cached; for the rest
     /// containerd asks the registry with the pod's own pull secret. `Shared`: the cache's
-    /// credentials serve every pod of a node, for the listed repositories.
+    /// credentials serve every pod of a node, for the listed repositories; needs `credentials`.
     #[serde(default)]
     pub mode: AccessMode,
     /// Mode `Shared`: globs of the repositories that every pod may read. `*` stands for anything

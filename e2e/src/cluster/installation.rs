@@ -38,19 +38,27 @@ impl Cluster {
         Ok(())
     }
 
-    /// `helm upgrade --install` of the chart with that image and those `--set` values. The operator
+    /// `helm install` of the chart with that image and those `--set` values. The operator
     /// is ready when this returns.
     pub async fn install(&self, tag: &str, values: &[&str]) -> Result<String> {
         let own = self.upstreams.own.address();
         let repository = format!("image.repository={own}/{REPOSITORY}");
         let tag = format!("image.tag={tag}");
-        let mut arguments = vec!["upgrade", "--install", RELEASE, CHART];
+        let mut arguments = vec!["install", RELEASE, CHART];
         arguments.extend(["--namespace", NAMESPACE, "--create-namespace"]);
         arguments.extend(["--wait", "--timeout", "120s", "--set", &repository, "--set", &tag]);
         for value in values {
             arguments.extend(["--set", value]);
         }
         self.helm(&arguments).await
+    }
+
+    /// `helm upgrade` to another image as the guide has it. The operator is ready when this returns.
+    pub async fn upgrade(&self, tag: &str) -> Result<String> {
+        let tag = format!("image.tag={tag}");
+        let upgrade = ["upgrade", RELEASE, CHART, "--namespace", NAMESPACE];
+        let values = ["--reset-then-reuse-values", "--set", &tag];
+        self.helm(&[&upgrade[..], &values, &["--wait", "--timeout", "120s"]].concat()).await
     }
 
     /// `helm uninstall` with further arguments, which must succeed.

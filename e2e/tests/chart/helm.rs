@@ -26,9 +26,12 @@ pub(crate) async fn helm(command: &[&str], arguments: &[&str]) -> Output {
     process::output(helm).await.unwrap()
 }
 
-/// Every object that the chart makes of these values (`a.b=c`, or JSON: `a.b={"c":1}`).
+/// What has no default.
+pub(crate) const REPOSITORY: &str = "image.repository=registry.example.com/larder";
+
+/// Every object that the chart makes of these values (`a.b=c`, or JSON: `a.b={"c":1}`) and a repository.
 pub(crate) async fn rendered(values: &[&str]) -> Vec<Value> {
-    let mut arguments = vec!["--namespace", "larder-system"];
+    let mut arguments = vec!["--namespace", "larder-system", "--set", REPOSITORY];
     for value in values {
         let is_json = value.split_once('=').is_some_and(|(_, value)| value.starts_with(['{', '[']));
         arguments.extend([if is_json { "--set-json" } else { "--set" }, value]);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use serde_json::{Value, json};
 
-use crate::helm::{find, helm, names, objects, rendered, root};
+use crate::helm::{REPOSITORY, find, helm, names, objects, rendered, root};
 
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -43,9 +43,10 @@ async fn by_default_there_is_an_operator_and_what_it_needs() {
     assert_eq!(budget["spec"]["minAvailable"], 1);
     let pod = operator(&all);
     let container = &pod["spec"]["containers"][0];
-    assert_eq!(container["image"], "ghcr.io/larder/larder:0.1.0");
+    assert_eq!(container["image"], "registry.example.com/larder:0.1.0");
     assert_eq!(container["imagePullPolicy"], "IfNotPresent");
-    assert_eq!(variable(pod, "LARDER_NODE_IMAGE")["value"], "ghcr.io/larder/larder:0.1.0");
+    assert_eq!(variable(pod, "LARDER_NODE_IMAGE")["value"], "registry.example.com/larder:0.1.0");
+    assert_eq!(variable(pod, "LARDER_NODE_ARCHITECTURES")["value"], "amd64");
     assert_eq!(container["ports"], json!([{"name": "metrics", "containerPort": 8080}]));
     let spread = &pod["spec"]["topologySpreadConstraints"][0];
     assert_eq!(spread["topologyKey"], "kubernetes.io/hostname");
@@ -61,7 +62,10 @@ async fn the_definitions_are_those_of_the_code_and_stay_at_an_uninstall() {
         let keep = json!({"helm.sh/resource-policy": "keep"});
         committed["metadata"]["annotations"] = keep;
         let name = format!("{plural}.larder.dev");
-        assert_eq!(*find(&all, "CustomResourceDefinition", &name), committed);
+        let mut found = find(&all, "CustomResourceDefinition", &name).clone();
+        let labels = found["metadata"].as_object_mut().unwrap().remove("labels");
+        assert_eq!(labels.unwrap()["app.kubernetes.io/part-of"], "larder");
+        assert_eq!(found, committed);
     }
 }
 
@@ -174,8 +178,10 @@ async fn an_image_is_named_by_tag_or_digest_and_pulled_with_secrets() {
     );
     let digest = format!("image.digest={DIGEST}");
     let secrets = "image.pullSecrets=[\"one\",\"two\"]";
-    let all = rendered(&["image.tag=1.2", &digest, secrets, "image.pullPolicy=Never"]).await;
-    let image = format!("ghcr.io/larder/larder@{DIGEST}");
+    let built = "image.architectures=[\"amd64\",\"arm64\"]";
+    let values = ["image.tag=1.2", &digest, secrets, built, "image.pullPolicy=Never"];
+    let all = rendered(&values).await;
+    let image = format!("registry.example.com/larder@{DIGEST}");
     let pod = operator(&all);
     let job = &find(&all, "Job", "larder-uninstall")["spec"]["template"];
     for pod in [pod, job] {
@@ -185,6 +191,7 @@ async fn an_image_is_named_by_tag_or_digest_and_pulled_with_secrets() {
     }
     assert_eq!(variable(pod, "LARDER_NODE_IMAGE")["value"], image);
     assert_eq!(variable(pod, "LARDER_NODE_PULL_SECRETS")["value"], "one,two");
+    assert_eq!(variable(pod, "LARDER_NODE_ARCHITECTURES")["value"], "amd64,arm64");
     assert_eq!(variable(pod, "LARDER_NODE_PULL_POLICY")["value"], "Never");
 }
 
@@ -230,12 +237,13 @@ async fn labels_annotations_environment_and_placement_are_where_they_belong() {
         "operator.priorityClassName=system-cluster-critical",
     ])
     .await;
-    for object in all.iter().filter(|object| object["kind"] != "CustomResourceDefinition") {
+    for object in &all {
         let labels = &object["metadata"]["labels"];
         assert_eq!(labels["team"], "platform", "{object}");
         assert_eq!(labels["app.kubernetes.io/managed-by"], "Helm", "{object}");
         assert_eq!(labels["app.kubernetes.io/part-of"], "larder", "{object}");
-        let namespaced = !object["kind"].as_str().unwrap().starts_with("Cluster");
+        let cluster_wide = ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"];
+        let namespaced = !cluster_wide.contains(&object["kind"].as_str().unwrap());
         assert_eq!(object["metadata"]["namespace"].is_string(), namespaced, "{object}");
     }
     let deployment = find(&all, "Deployment", "larder-operator");
@@ -298,7 +306,8 @@ async fn monitors_rules_and_dashboard_come_when_they_are_asked_for() {
 #[tokio::test]
 async fn notes_say_what_to_apply_and_what_an_uninstall_deletes() {
     let notes = async |values: &[&str]| {
-        let mut arguments = vec!["--dry-run=client", "--namespace", "larder-system"];
+        let mut arguments =
+            vec!["--dry-run=client", "--namespace", "larder-system", "--set", REPOSITORY];
         arguments.extend(values.iter().flat_map(|value| ["--set", value]));
         let output = helm(&["install", "mine"], &arguments).await;
         assert!(output.status.success(), "{}", output.stderr);

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::helm::{chart, helm};
+use crate::helm::{REPOSITORY, chart, find, helm, rendered};
 
 #[tokio::test]
 async fn helm_lint_finds_nothing() {
@@ -19,8 +19,10 @@ async fn helm_lint_finds_nothing() {
 #[tokio::test]
 async fn a_bad_value_is_named_with_what_is_allowed() {
     let table = [
-        ("image.repository=", "/image/repository", "minLength"),
-        ("image.repository=larder@sha256:1", "/image/repository", "pattern '^[^@]+$'"),
+        ("image.repository=larder@sha256:1", "/image/repository", "pattern '^[^@]*$'"),
+        ("image.architectures=[]", "/image/architectures", "minItems"),
+        ("image.architectures=[\"x86_64\"]", "/image/architectures/0", "'amd64', 'arm64'"),
+        ("image.architectures=amd64", "/image/architectures", "want array"),
         ("image.tag=a b", "/image/tag", "pattern"),
         ("image.digest=sha256:1234", "/image/digest", "sha256:[0-9a-f]{64}"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy", "'IfNotPresent', 'Always', 'Never'"),
@@ -60,6 +62,45 @@ async fn a_bad_value_is_named_with_what_is_allowed() {
         let said = output.stderr;
         assert!(!output.status.success(), "{value} is taken");
         assert!(said.contains(place) && said.contains(allowed), "{value}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_repository_helm_says_how_to_get_an_image() {
+    for arguments in [&[][..], &["--set", "image.repository=", "--set", "image.tag=v1"]] {
+        let output = helm(&["template", "mine"], arguments).await;
+        let said = output.stderr;
+        assert!(!output.status.success(), "{arguments:?} are taken");
+        for part in
+            ["image.repository is required", "make image", "skopeo copy", "--set image.repo"]
+        {
+            assert!(said.contains(part), "no {part} in {said}");
+        }
+    }
+}
+
+/// Deployments, budgets and monitors select by some of these labels.
+#[tokio::test]
+async fn labels_that_the_chart_sets_are_not_overridden() {
+    let objects = rendered(&[]).await;
+    let own = find(&objects, "Deployment", "larder-operator")["metadata"]["labels"].clone();
+    let own = own.as_object().unwrap();
+    assert!(own.contains_key("app.kubernetes.io/name") && own.len() == 7, "{own:?}");
+    let places = [
+        "commonLabels",
+        "operator.labels",
+        "operator.podLabels",
+        "monitoring.monitors.labels",
+        "monitoring.rules.labels",
+        "monitoring.dashboard.labels",
+    ];
+    for (place, label) in places.iter().flat_map(|place| own.keys().map(move |key| (place, key))) {
+        let value = format!("{place}={{\"{label}\":\"x\"}}");
+        let output =
+            helm(&["template", "mine"], &["--set", REPOSITORY, "--set-json", &value]).await;
+        let at = format!("/{}/{}", place.replace('.', "/"), label.replace('/', "~1"));
+        assert!(!output.status.success(), "{value} is taken");
+        assert!(output.stderr.contains(&at), "{value}: {}", output.stderr);
     }
 }
 

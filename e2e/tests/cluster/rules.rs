@@ -8,7 +8,7 @@ use larder_e2e::cluster::Cluster;
 use serde_json::Value;
 
 /// The definition, the spec that passes, the one that does not, and what is said about it.
-const RULES: [(Kind, &str, &str, &str); 22] = {
+const RULES: [(Kind, &str, &str, &str); 24] = {
     use Kind::{ProxyCache, UpstreamRegistry};
     [
         (
@@ -67,8 +67,8 @@ const RULES: [(Kind, &str, &str, &str); 22] = {
         ),
         (
             UpstreamRegistry,
-            "{host: x.example, access: {mode: Shared, repositories: ['team/*']}}",
-            "{host: x.example, access: {mode: Shared}}",
+            "{host: x.example, credentials: {secretName: a}, access: {mode: Shared, repositories: ['team/*']}}",
+            "{host: x.example, credentials: {secretName: a}, access: {mode: Shared}}",
             "mode Shared needs repositories: the list of what everybody on a node may read",
         ),
         (
@@ -85,7 +85,7 @@ const RULES: [(Kind, &str, &str, &str); 22] = {
         ),
         (
             UpstreamRegistry,
-            "{host: x.example, endpoints: [{url: 'http://mirror.example.com:5000'}]}",
+            "{host: x.example, endpoints: [{url: 'https://mirror.example.com:5000'}]}",
             "{host: x.example, endpoints: [{url: 'https://user:pw@mirror.example.com'}]}",
             "url must not contain credentials: put them into a Secret and name it in \
              credentials.secretName",
@@ -95,6 +95,18 @@ const RULES: [(Kind, &str, &str, &str); 22] = {
             "{host: x.example, endpoints: [{url: 'https://mirror.example.com'}]}",
             "{host: x.example, endpoints: [{url: 'https://mirror.example.com?a=b'}]}",
             "url must have neither a query nor a fragment",
+        ),
+        (
+            UpstreamRegistry,
+            "{host: x.example, endpoints: [{url: 'http://x.example'}], tls: {insecure: {reason: a lab network}}}",
+            "{host: x.example, endpoints: [{url: 'https://x.example'}, {url: 'HTTP://x.example'}], tls: {}}",
+            "an endpoint without TLS (http://) needs tls.insecure, with the reason why that is acceptable",
+        ),
+        (
+            UpstreamRegistry,
+            "{host: x.example, access: {mode: Shared, repositories: [a]}, credentials: {secretName: a}}",
+            "{host: x.example, access: {mode: Shared, repositories: [a]}}",
+            "access.mode Shared needs credentials: it is with them that pods read",
         ),
         (
             UpstreamRegistry,

@@ -1,34 +1,83 @@
 //! Which nodes a cache is meant for, as the scheduler would decide. No I/O.
 
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use clap::ValueEnum;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration,
 };
 use kube::ResourceExt;
 use larder_crds::resources::ProxyCache;
 
-/// Architectures of the node cache's image.
-pub const ARCHITECTURES: [&str; 1] = ["amd64"];
+use super::problems::first_of;
+
+/// What the image of the node cache may be built for, as nodes are labelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Architecture {
+    /// x86-64.
+    Amd64,
+    /// 64-bit ARM.
+    Arm64,
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        })
+    }
+}
 
 /// Which nodes a cache is meant for.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement<'a> {
     cache: &'a ProxyCache,
+    architectures: &'a [Architecture],
 }
 
 impl<'a> Placement<'a> {
-    /// Where this cache's pods go.
-    pub fn of(cache: &'a ProxyCache) -> Self {
-        Self { cache }
+    /// Where this cache's pods go, with an image for these architectures.
+    pub fn of(cache: &'a ProxyCache, architectures: &'a [Architecture]) -> Self {
+        Self { cache, architectures }
     }
 
     /// Whether a node gets a pod.
     pub fn allows(self, node: &Node) -> bool {
+        self.has_image_for(node) && self.chooses(node)
+    }
+
+    /// What to say about the nodes that the cache is meant for and the image is not, if there are any.
+    pub fn without_image(self, nodes: &[Arc<Node>]) -> Option<String> {
+        let mut by_architecture = BTreeMap::<&str, Vec<String>>::new();
+        for node in nodes.iter().filter(|node| self.chooses(node) && !self.has_image_for(node)) {
+            by_architecture.entry(architecture(node)).or_default().push(node.name_any());
+        }
+        let nodes = match by_architecture.values().map(Vec::len).sum() {
+            0 => return None,
+            1 => "1 node has".to_owned(),
+            count => format!("{count} nodes have"),
+        };
+        let named = by_architecture.iter_mut().map(|(architecture, names)| {
+            names.sort();
+            format!("{architecture}: {}", first_of(names))
+        });
+        Some(format!(
+            "{nodes} an architecture that the image is not built for ({}): set the chart's image.architectures",
+            named.collect::<Vec<_>>().join("; ")
+        ))
+    }
+
+    fn has_image_for(self, node: &Node) -> bool {
+        let found = architecture(node);
+        self.architectures.iter().any(|built| built.to_string() == found)
+    }
+
+    /// Whether a node would get a pod if the image ran there.
+    fn chooses(self, node: &Node) -> bool {
         let labels = node.labels();
         let has = |key: &str, value: &str| labels.get(key).is_some_and(|found| found == value);
         if !has("kubernetes.io/os", "linux") {
-            return false;
-        }
-        if !ARCHITECTURES.iter().any(|arch| has("kubernetes.io/arch", arch)) {
             return false;
         }
         let Some(nodes) = &self.cache.spec.nodes else {
@@ -55,6 +104,10 @@ impl<'a> Placement<'a> {
                 || tolerations.iter().any(|toleration| tolerates(toleration, taint))
         })
     }
+}
+
+fn architecture(node: &Node) -> &str {
+    node.labels().get("kubernetes.io/arch").map_or("unknown", String::as_str)
 }
 
 /// Taints that the DaemonSet controller tolerates by itself.
@@ -150,15 +203,48 @@ mod tests {
         let cache = cache(&json!(null));
         let taint =
             json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
-        assert!(Placement::of(&cache).allows(&node(&json!({}), &taint)));
-        assert!(
-            !Placement::of(&cache)
-                .allows(&node(&json!({"kubernetes.io/os": "windows"}), &json!([])))
+        let placement = Placement::of(&cache, &[Architecture::Amd64]);
+        assert!(placement.allows(&node(&json!({}), &taint)));
+        for other in
+            [json!({"kubernetes.io/os": "windows"}), json!({"kubernetes.io/arch": "arm64"})]
+        {
+            assert!(!placement.allows(&node(&other, &json!([]))), "{other}");
+        }
+        let both = Placement::of(&cache, &[Architecture::Amd64, Architecture::Arm64]);
+        assert!(both.allows(&node(&json!({"kubernetes.io/arch": "arm64"}), &json!([]))));
+    }
+
+    #[test]
+    fn nodes_that_are_chosen_and_that_the_image_does_not_run_on_are_named() {
+        let named = |name: &str, labels: &serde_json::Value| {
+            let mut node = node(labels, &json!([]));
+            node.metadata.name = Some(name.to_owned());
+            Arc::new(node)
+        };
+        let arm = json!({"kubernetes.io/arch": "arm64", "pool": "a"});
+        let nodes = [
+            named("n1", &json!({"pool": "a"})),
+            named("n8", &arm),
+            named("n7", &arm),
+            named("n6", &json!({"kubernetes.io/arch": "arm64", "pool": "b"})),
+            named("n5", &json!({"kubernetes.io/arch": "s390x", "pool": "a"})),
+            named("n4", &json!({"kubernetes.io/os": "windows", "pool": "a"})),
+        ];
+        let cache = cache(&json!({"nodeSelector": {"pool": "a"}}));
+        let said = |architectures: &[Architecture], nodes: &[Arc<Node>]| {
+            Placement::of(&cache, architectures).without_image(nodes)
+        };
+        assert_eq!(
+            said(&[Architecture::Amd64], &nodes).unwrap(),
+            "3 nodes have an architecture that the image is not built for (arm64: n7, n8; s390x: n5): \
+             set the chart's image.architectures"
         );
-        assert!(
-            !Placement::of(&cache)
-                .allows(&node(&json!({"kubernetes.io/arch": "riscv64"}), &json!([])))
-        );
+        let both = [Architecture::Amd64, Architecture::Arm64];
+        assert!(said(&both, &nodes).unwrap().starts_with("1 node has an architecture"));
+        assert_eq!(said(&both, &nodes[..4]), None);
+        let many: Vec<_> = (10..30).map(|number| named(&format!("n{number}"), &arm)).collect();
+        let text = said(&[Architecture::Amd64], &many).unwrap();
+        assert!(text.contains("(arm64: n10, n11, n12 and 17 more)"), "{text}");
     }
 
     #[test]
@@ -192,7 +278,8 @@ mod tests {
         ];
         for (nodes, labels, taints, expected) in table {
             let cache = cache(&nodes);
-            assert_eq!(Placement::of(&cache).allows(&node(labels, &taints)), expected, "{nodes}");
+            let placement = Placement::of(&cache, &[Architecture::Amd64]);
+            assert_eq!(placement.allows(&node(labels, &taints)), expected, "{nodes}");
         }
     }
 }

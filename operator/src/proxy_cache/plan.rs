@@ -19,7 +19,10 @@ use larder_crds::resources::CacheReason;
 pub use config::{CONFIG_FILE, REPORT_TOKEN, Upstreams, last_good, render};
 pub use daemon_set::UID;
 
-use super::validate::{Rejected, ValidCache};
+use super::{
+    placement::Architecture,
+    validate::{Rejected, ValidCache},
+};
 use crate::labels;
 
 /// What the operator was installed with.
@@ -33,6 +36,8 @@ pub struct Installed {
     pub pull_policy: String,
     /// Names of pull secrets in the namespace.
     pub pull_secrets: Vec<String>,
+    /// Architectures that the image is built for.
+    pub architectures: Vec<Architecture>,
 }
 
 /// Everything that one cache consists of.

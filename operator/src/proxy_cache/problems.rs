@@ -37,6 +37,8 @@ pub struct Seen {
     pub given_up: Vec<String>,
     /// When this was seen.
     pub now: Timestamp,
+    /// What to say about nodes that the image does not run on.
+    pub without_image: Option<String>,
 }
 
 impl Seen {
@@ -199,6 +201,15 @@ fn upstream(report: &NodeReport) -> Option<(NodeReason, String)> {
     }
     let (host, upstream) = bad(true)?;
     Some((NodeReason::UpstreamUnreachable, format!("{host}: {}", upstream.last_error)))
+}
+
+/// The first three names, and how many more there are.
+pub(super) fn first_of<T: AsRef<str>>(names: &[T]) -> String {
+    let first: Vec<_> = names.iter().take(3).map(AsRef::as_ref).collect();
+    match names.len() - first.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
 }
 
 /// Whether the pod has been told of this configuration.

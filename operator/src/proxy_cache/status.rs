@@ -12,7 +12,7 @@ use larder_crds::{
 };
 
 use super::{
-    problems::{MOST_NODES, Seen},
+    problems::{MOST_NODES, Seen, first_of},
     validate::Rejected,
 };
 use crate::condition::{self, Finding, conditions};
@@ -38,7 +38,7 @@ pub(super) fn status(
     let problems = seen.problems();
     let counts = counts(daemon_set, seen, &before);
     let mut findings = vec![accepted(outcome)];
-    findings.push(available(daemon_set, &counts));
+    findings.push(available(daemon_set, &counts, seen));
     findings.push(mirror_effective(&counts, seen, &before));
     findings.push(degraded(&problems));
     let (storage, upstreams) = if seen.polled {
@@ -100,7 +100,8 @@ fn accepted(outcome: &Outcome) -> Finding {
     }
 }
 
-fn available(daemon_set: Option<&DaemonSet>, counts: &NodeCounts) -> Finding {
+/// Nodes that the image does not run on are named and no problem: nothing on them is broken.
+fn available(daemon_set: Option<&DaemonSet>, counts: &NodeCounts, seen: &Seen) -> Finding {
     let kind = ConditionType::Available;
     let NodeCounts { desired, ready, .. } = counts;
     // Until the DaemonSet controller has looked, its numbers are those of another time.
@@ -115,15 +116,15 @@ fn available(daemon_set: Option<&DaemonSet>, counts: &NodeCounts) -> Finding {
             "the pods are being made",
         );
     }
+    let without_image = |message: String| match &seen.without_image {
+        Some(nodes) => format!("{message}; {nodes}"),
+        None => message,
+    };
     if *desired == 0 {
-        return Finding::new(
-            kind,
-            Some(false),
-            CacheReason::NoNodes.as_str(),
-            "spec.nodes matches no node",
-        );
+        let message = without_image("spec.nodes matches no node".to_owned());
+        return Finding::new(kind, Some(false), CacheReason::NoNodes.as_str(), message);
     }
-    let message = format!("{ready} of {desired} node caches are ready");
+    let message = without_image(format!("{ready} of {desired} node caches are ready"));
     let all = ready >= desired;
     let reason = if all { CacheReason::AllReady } else { CacheReason::NotAllReady };
     Finding::new(kind, Some(all), reason.as_str(), message)
@@ -174,11 +175,7 @@ fn degraded(problems: &[ProblemNode]) -> Finding {
     }
     let parts: Vec<_> = by_reason
         .iter()
-        .map(|(reason, nodes)| {
-            let more = nodes.len().saturating_sub(3);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("{reason} on {}{more}", nodes[..nodes.len().min(3)].join(", "))
-        })
+        .map(|(reason, nodes)| format!("{reason} on {}", first_of(nodes)))
         .collect();
     Finding::new(kind, Some(true), CacheReason::NodeProblems.as_str(), parts.join("; "))
 }
@@ -294,8 +291,35 @@ pub(super) fn is_due(
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn nodes_without_an_image_are_named_and_degrade_nothing() {
+        let cache = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "ProxyCache", "metadata": {"name": "main"}, "spec": {},
+        });
+        let cache: ProxyCache = serde_json::from_value(cache).unwrap();
+        let seen = Seen { without_image: Some("2 nodes have".to_owned()), ..Seen::default() };
+        let said = |count: i32, kind: ConditionType| {
+            let set = json!({"metadata": {"generation": 1}, "status": {
+                "observedGeneration": 1, "desiredNumberScheduled": count, "numberReady": count,
+                "currentNumberScheduled": count, "numberMisscheduled": 0,
+            }});
+            let set = serde_json::from_value(set).unwrap();
+            let outcome = Outcome::Applied(vec!["docker.io".to_owned()]);
+            let status = status(&cache, &outcome, Some(&set), &seen);
+            let mut found = status.conditions.into_iter();
+            let found = found.find(|condition| condition.type_ == kind.as_str()).unwrap();
+            (found.status, found.message)
+        };
+        let ready = "3 of 3 node caches are ready; 2 nodes have";
+        assert_eq!(said(3, ConditionType::Available), ("True".to_owned(), ready.to_owned()));
+        assert_eq!(said(3, ConditionType::Degraded).0, "False");
+        let none = "spec.nodes matches no node; 2 nodes have";
+        assert_eq!(said(0, ConditionType::Available), ("False".to_owned(), none.to_owned()));
+    }
 
     #[test]
     fn sizes_are_printed_with_the_digits_that_matter() {

@@ -13,7 +13,7 @@ use larder_crds::{
     resources::{CacheReason, Distribution, Existing, ProxyCache, UpstreamRegistry},
 };
 
-use super::placement::Placement;
+use super::placement::{Architecture, Placement};
 
 /// A ProxyCache whose fields are known to be good.
 #[derive(Clone, Debug)]
@@ -42,11 +42,12 @@ fn rejected<T>(reason: CacheReason, message: impl Into<String>) -> Result<T, Rej
 /// Longest name of a ProxyCache: the names of its pods and of their labels are made of it.
 const MAX_NAME: usize = 40;
 
-/// Checks one cache against all of them and the nodes.
+/// Checks one cache against all of them, and the nodes that the image runs on.
 pub fn validate(
     cache: &Arc<ProxyCache>,
     all: &[Arc<ProxyCache>],
     nodes: &[Arc<Node>],
+    architectures: &[Architecture],
 ) -> Result<ValidCache, Rejected> {
     let name = cache.name_any();
     if name.len() > MAX_NAME {
@@ -67,7 +68,7 @@ pub fn validate(
         .min_free
         .parse()
         .map_err(|error| invalid(format!("spec.storage.minFree: {error}")))?;
-    if let Some((other, node)) = older_on_a_node(cache, all, nodes) {
+    if let Some((other, node)) = older_on_a_node(cache, all, nodes, architectures) {
         let message = format!(
             "spec.nodes: ProxyCache {other} is older and has node {node} already; select other nodes, or delete \
              one of the two"
@@ -85,16 +86,17 @@ fn older_on_a_node(
     cache: &ProxyCache,
     all: &[Arc<ProxyCache>],
     nodes: &[Arc<Node>],
+    architectures: &[Architecture],
 ) -> Option<(String, String)> {
     let age = |cache: &ProxyCache| {
         (cache.metadata.creation_timestamp.clone().map(|time| time.0), cache.name_any())
     };
-    let mine = Placement::of(cache);
+    let mine = Placement::of(cache, architectures);
     all.iter()
         .filter(|other| other.name_any() != cache.name_any())
         .filter(|other| other.metadata.deletion_timestamp.is_none() && age(other) < age(cache))
         .find_map(|other| {
-            let theirs = Placement::of(other);
+            let theirs = Placement::of(other, architectures);
             let shared = nodes.iter().find(|node| mine.allows(node) && theirs.allows(node))?;
             Some((other.name_any(), shared.name_any()))
         })

@@ -73,7 +73,8 @@ pub fn validate(
     let tls = spec.tls.clone().unwrap_or_default();
     let insecure = tls.insecure.as_ref().map(|insecure| insecure.reason.clone());
     for (index, endpoint) in spec.endpoints.iter().enumerate() {
-        if endpoint.url.starts_with("http://") && insecure.is_none() {
+        // As the rule of the definition, which an object may be older than.
+        if endpoint.url.to_ascii_lowercase().starts_with("http:") && insecure.is_none() {
             let message = format!(
                 "spec.endpoints[{index}].url: {} has no TLS; use https, or say in spec.tls.insecure.reason \
                  why that is acceptable",

@@ -25,7 +25,7 @@ use kube::ResourceExt;
 use super::{CONFIG_FILE, Installed};
 use crate::{
     labels,
-    proxy_cache::{placement::ARCHITECTURES, validate::ValidCache},
+    proxy_cache::{placement::Architecture, validate::ValidCache},
 };
 
 /// User and group of the servers: a uid of Larder's own, because 65532 is that of half the world's
@@ -87,7 +87,7 @@ fn pod_spec(valid: &ValidCache, installed: &Installed) -> PodSpec {
         node_selector: Some(node_selector),
         tolerations: Some(nodes.tolerations.unwrap_or_else(|| vec![everything])),
         affinity: Some(Affinity {
-            node_affinity: Some(affinity(nodes.affinity)),
+            node_affinity: Some(affinity(nodes.affinity, &installed.architectures)),
             ..Affinity::default()
         }),
         image_pull_secrets: (!installed.pull_secrets.is_empty()).then(|| {
@@ -116,11 +116,11 @@ fn pod_spec(valid: &ValidCache, installed: &Installed) -> PodSpec {
 }
 
 /// The user's affinity, and the architectures that the image is made for.
-fn affinity(user: Option<NodeAffinity>) -> NodeAffinity {
+fn affinity(user: Option<NodeAffinity>, architectures: &[Architecture]) -> NodeAffinity {
     let arch = NodeSelectorRequirement {
         key: "kubernetes.io/arch".to_owned(),
         operator: "In".to_owned(),
-        values: Some(ARCHITECTURES.iter().map(ToString::to_string).collect()),
+        values: Some(architectures.iter().map(ToString::to_string).collect()),
     };
     let mut affinity = user.unwrap_or_default();
     let required =
@@ -313,7 +313,10 @@ fn configurator(valid: &ValidCache, installed: &Installed) -> Container {
         env: Some(vec![field("LARDER_INSTANCE", "metadata.uid")]),
         volume_mounts: Some(vec![
             // The folder of the configuration first: the folder of mirrors may lie in it. The link of
-            // colonPathRepair lies there too: /etc/containerd/certs.d:/etc/docker/certs.d.
+            // colonPathRepair lies there too: /etc/containerd/certs.d:/etc/docker/certs.d. Its file is
+            // not mounted read-only on top: of type File, no pod would start on a node without one; of
+            // no type, containerd would make a folder of that name on the node; and a file that an
+            // editor replaces would stay the old one in the pod.
             mount("containerd", &text(config_dir(valid)), !valid.containerd.colon_path_repair),
             mount("certs", &text(&files.certs_dir), false),
             mount("config", CONFIG_DIR, true),

@@ -15,7 +15,7 @@ fn cache(spec: &Value) -> ValidCache {
         "metadata": {"name": "main", "uid": "u1"}, "spec": spec,
     }))
     .unwrap();
-    validate(&Arc::new(cache), &[], &[]).unwrap()
+    validate(&Arc::new(cache), &[], &[], &[]).unwrap()
 }
 
 fn registry(spec: &Value) -> Arc<UpstreamRegistry> {
@@ -32,6 +32,7 @@ fn installed() -> Installed {
         image: "reg/larder:1".to_owned(),
         pull_policy: "IfNotPresent".to_owned(),
         pull_secrets: Vec::new(),
+        architectures: vec![Architecture::Amd64, Architecture::Arm64],
     }
 }
 
@@ -89,6 +90,24 @@ fn no_container_has_more_rights_than_it_needs() {
         .collect();
     let chown = Some(vec!["CHOWN".to_owned()]);
     assert_eq!(rights, [("own", 0, chown), ("server", UID, None), ("configurator", 0, None)]);
+}
+
+#[test]
+fn pods_go_where_the_image_runs_whatever_else_a_user_asks_for() {
+    let term = json!({"matchExpressions": [{"key": "size", "operator": "Exists"}]});
+    let terms = json!({"nodeSelectorTerms": [term, term]});
+    let asked = json!({"requiredDuringSchedulingIgnoredDuringExecution": terms});
+    for (spec, terms) in [(json!({}), 1), (json!({"nodes": {"affinity": asked}}), 2)] {
+        let pod = planned(&spec, &[], None).daemon_set.spec.template.spec.unwrap();
+        let affinity = pod.affinity.unwrap().node_affinity.unwrap();
+        let required = affinity.required_during_scheduling_ignored_during_execution.unwrap();
+        assert_eq!(required.node_selector_terms.len(), terms);
+        for term in required.node_selector_terms {
+            let arch = term.match_expressions.unwrap().pop().unwrap();
+            assert_eq!((&*arch.key, &*arch.operator), ("kubernetes.io/arch", "In"));
+            assert_eq!(arch.values.unwrap(), ["amd64", "arm64"]);
+        }
+    }
 }
 
 #[test]

@@ -115,6 +115,11 @@ fn what_is_wrong_names_the_field_and_the_fix() {
             "spec.tls.insecure.reason",
         ),
         (
+            json!({"host": "x.example", "endpoints": [{"url": "HTTP://x.example"}]}),
+            UpstreamReason::InvalidSpec,
+            "spec.tls.insecure.reason",
+        ),
+        (
             json!({"host": "x.example", "access": {"mode": "Shared", "repositories": ["a"]}}),
             UpstreamReason::InvalidSpec,
             "spec.credentials",
