@@ -228,3 +228,39 @@ pub(super) fn is_due(
     printed(before) != printed(after)
         && since_last.is_none_or(|since| since >= Duration::from_mins(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_node_refuses_is_a_condition_without_the_time_of_the_report() {
+        let registry: UpstreamRegistry = serde_json::from_value(json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "UpstreamRegistry",
+            "metadata": {"name": "a"}, "spec": {"host": "a.example"},
+        }))
+        .unwrap();
+        let registry = std::sync::Arc::new(registry);
+        let valid = super::super::validate::validate(
+            &registry,
+            std::slice::from_ref(&registry),
+            &super::super::validate::Named::default(),
+        );
+        let report: NodeReport = serde_json::from_value(json!({
+            "apiVersion": "node.larder.dev/v1alpha1", "instance": "u", "node": "n1",
+            "version": "0", "configHash": "h", "store": {},
+            "upstreams": {"a.example": {
+                "accepted": false, "lastError": "2026-11-24T10:00:00Z config: no such field",
+            }},
+        }))
+        .unwrap();
+        let seen = Seen { used: true, reports: &[&report], polled: true };
+        let status = status(&registry, &valid, &seen, Timestamp::UNIX_EPOCH);
+        let accepted = &status.conditions[0];
+        assert_eq!((&*accepted.type_, &*accepted.status), ("Accepted", "False"));
+        assert_eq!(accepted.reason, "RejectedByNodes");
+        assert_eq!(accepted.message, "node n1: config: no such field");
+    }
+}

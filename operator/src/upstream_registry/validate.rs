@@ -1,5 +1,7 @@
 //! From an `UpstreamRegistry` to what a node cache is told about it. No I/O.
 
+mod pem;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -12,7 +14,6 @@ use larder_crds::{
         AccessMode, CaBundle, KeyRef, Tags, Timeouts, Tls, UpstreamReason, UpstreamRegistry,
     },
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use crate::labels;
 
@@ -177,10 +178,8 @@ fn check_tls(
     let mut checked = node::Tls::default();
     if let Some(bundle) = &tls.ca_bundle {
         let (field, pem) = ca_bundle(bundle, named)?;
-        let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-        if !certificates.is_ok_and(|found| !found.is_empty()) {
-            let message = format!("{field} holds no PEM certificate (-----BEGIN CERTIFICATE-----)");
-            return rejected(UpstreamReason::CaInvalid, message);
+        if let Err(problem) = pem::check_authorities(&pem) {
+            return rejected(UpstreamReason::CaInvalid, format!("{field} {problem}"));
         }
         checked.ca_file = file_name("ca", host, ".crt");
         files.insert(checked.ca_file.clone(), pem);
@@ -190,10 +189,7 @@ fn check_tls(
         let secret = secret(field, &client.secret_name, named)?;
         let key = |key: &str| secret_key(field, &client.secret_name, secret, key);
         let (certificate, private) = (key("tls.crt")?, key("tls.key")?);
-        let fits =
-            CertificateDer::pem_slice_iter(&certificate).next().is_some_and(|found| found.is_ok())
-                && PrivateKeyDer::from_pem_slice(&private).is_ok();
-        if !fits {
+        if !pem::fit_together(&certificate, &private) {
             let message = format!(
                 "{field}: tls.crt and tls.key of Secret {} must be a PEM certificate and its private key",
                 client.secret_name
