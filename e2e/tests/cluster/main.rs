@@ -11,4 +11,5 @@ mod parts;
 mod prometheus;
 mod pulls;
 mod removal;
+mod rights;
 mod rules;
