@@ -6,6 +6,7 @@
 //! removes them.
 
 mod api;
+mod audit;
 mod cgroup;
 mod control_plane;
 mod crowd;
@@ -35,6 +36,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub use audit::Request;
 pub use control_plane::Arguments;
 pub use crowd::{Crowd, up_to_date};
 pub use fault_proxy::{Fault, FaultProxy};
@@ -244,6 +246,11 @@ impl Cluster {
     /// as `NAME:TAG`. Returns the reference that pods use.
     pub async fn load_image(&self, source: &str, name: &str) -> Result<String> {
         self.upstreams.load(source, name).await
+    }
+
+    /// What Larder's service accounts have asked the API server for, from its audit log.
+    pub fn audited(&self) -> Result<Vec<Request>> {
+        self.plane.audited()
     }
 
     /// SIGKILL to the API server: connections are refused.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
+    audit,
     kubeconfig::{self, ADMIN, CONTROLLER_MANAGER, SCHEDULER},
     network::{API_SERVICE, CONTROL_PLANE, SERVICES, api_server},
     pki::{self, Authority},
@@ -60,6 +61,7 @@ impl ControlPlane {
         let own = CONTROL_PLANE.to_string();
         let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
         let addresses = [&own, API_SERVICE, "127.0.0.1"];
+        fs::write(folder.join(audit::POLICY_FILE), audit::POLICY)?;
         authority.certify(folder, "api-server", &[&names[..], &addresses[..]].concat())?;
 
         // Without syncing its log: what it keeps is not meant to outlive the story.
@@ -100,6 +102,8 @@ impl ControlPlane {
                 "--service-account-signing-key-file=sa.key",
             ])
             .arg("--kubelet-preferred-address-types=InternalIP")
+            .arg(format!("--audit-policy-file={}", audit::POLICY_FILE))
+            .arg(format!("--audit-log-path={}", audit::LOG_FILE))
             .args(&self.arguments.api_server);
         let mut daemon = start(&self.folder, "kube-apiserver", command)?;
         let client = super::api::client(&fs::read_to_string(self.folder.join("ca.crt"))?)?;
@@ -147,6 +151,11 @@ impl ControlPlane {
     /// The admin's file, for kubectl and Helm.
     pub(super) fn kubeconfig(&self) -> PathBuf {
         self.folder.join(format!("{ADMIN}.kubeconfig"))
+    }
+
+    /// What Larder has asked the API server for.
+    pub(super) fn audited(&self) -> Result<Vec<audit::Request>> {
+        audit::read(&self.folder.join(audit::LOG_FILE))
     }
 
     /// `Err` if a part of it has ended that nobody stopped.

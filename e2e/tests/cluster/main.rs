@@ -13,6 +13,7 @@ mod parts;
 mod prometheus;
 mod pulls;
 mod removal;
+mod rights;
 mod rules;
 mod store;
 mod turns_bad;

@@ -17,9 +17,10 @@ const TAKEN_OVER: Duration = Duration::from_secs(15);
 pub(crate) async fn they_may_do_no_more_than_they_need(cluster: &Cluster) -> Result<()> {
     let inside = format!("--namespace={NAMESPACE}");
     for (allowed, verb, resource, namespace) in [
-        (true, "get", "secrets", inside.as_str()),
+        (true, "list", "secrets", inside.as_str()),
         (true, "patch", "daemonsets.apps", &inside),
         (true, "patch", "proxycaches.larder.dev --subresource=status", "--all-namespaces"),
+        (false, "delete", "secrets", &inside),
         (false, "get", "secrets", "--namespace=default"),
         (false, "list", "secrets", "--all-namespaces"),
         (false, "patch", "proxycaches.larder.dev", "--all-namespaces"),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use larder_e2e::{
-    cluster::{Cluster, NAMESPACE, Node, Options, PodRun, PullPolicy, story},
+    cluster::{Cluster, NAMESPACE, Node, PodRun, PullPolicy, story},
     image::{APP, Edition, Image},
     registry::Registry,
     sandbox::Told,
@@ -21,6 +21,7 @@ use crate::{
     },
     operators::{the_other_acts_when_the_leader_dies, they_may_do_no_more_than_they_need},
     own_registry::the_registry_that_larder_comes_from_is_cached_too,
+    rights,
 };
 
 const HUB_APP: &str = "docker.io/library/app:1";
@@ -33,7 +34,7 @@ const FOREIGN: &str = "# by hand\nserver = \"https://registry.example:443\"\n\n\
 
 #[test]
 fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
-    story(Options::default(), async |_, cluster| {
+    story(rights::options(), async |_, cluster| {
         let image = Image::of(&APP, Edition::First)?;
         cluster.upstreams.push_to_docker_hub("library/app:1", &image).await?;
         cluster.upstreams.push_to_private("team/app:1", &image).await?;
@@ -66,7 +67,13 @@ fn pods_pull_through_the_node_caches_whatever_happens() -> Told {
         no_pull_fails_whatever_dies(cluster).await?;
         cluster.stages().done("parts die");
         ground::tell(&cluster.kubectl(&["get", "pcache,ureg"]).await?);
+        rights::an_event_repeats(cluster).await?;
+        let of_the_operator = rights::granted(cluster, "manifest", rights::OPERATOR).await?;
+        of_the_operator.are_what_was_used(cluster)?;
+        let of_the_hook = rights::granted(cluster, "hooks", rights::HOOK).await?;
+        cluster.stages().done("rights");
         cluster.uninstall(&[]).await?;
+        of_the_hook.are_what_was_used(cluster)?;
         cluster.stages().done("helm uninstall");
         let after = cluster.nodes().iter().map(Node::certs_dir).collect::<Result<Vec<_>>>()?;
         ensure!(after == before, "before: {before:?}\nafter: {after:?}");
@@ -233,7 +240,7 @@ async fn no_pull_fails_during_an_upgrade(cluster: &Cluster) -> Result<()> {
     const SECOND: &str = "v2";
     cluster.load_larder(SECOND).await?;
     let pods = while_pods_start(cluster, HUB_APP, async {
-        cluster.install(SECOND, &[]).await?;
+        cluster.upgrade(SECOND).await?;
         cluster
             .wait_for("all caches are of the new image", MINUTE * 2, async |cluster| {
                 let pods = cluster.cache_pods().await?;
