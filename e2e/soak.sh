@@ -26,7 +26,7 @@ TXT
 
 # Case -> the tests of it, as `cargo test` filters by name.
 declare -A cases=(
-  [kill]="kill::"
+  [kill]="f01_larder_killed"
   [configurator]="no_kill_leaves_anything"
   [faults]="whichever_operation_of_a_fill"
   [capacity]="within_its_capacity"

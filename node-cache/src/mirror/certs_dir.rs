@@ -256,6 +256,14 @@ impl CertsDir {
         if !alone || marker.symlink_metadata().is_err() {
             return Ok(());
         }
+        // Out of the way first: who dies between the marker and the folder would leave a folder that
+        // nobody takes for ours.
+        let (parent, aside) = litter::new_beside(&self.named);
+        let is_free = !self.named.is_symlink() && litter::discard(&aside).is_ok();
+        if is_free && fs::rename(&self.named, &aside).is_ok() {
+            litter::finish_folder(&aside, &self.named)?;
+            return file::sync(&parent);
+        }
         file::remove(&marker)?;
         match fs::remove_dir(&self.path) {
             // Somebody uses it after all, or it is a mount point of our own pod: it stays.

@@ -115,13 +115,26 @@ pub(super) fn new_beside(certs_dir: &Path) -> (PathBuf, PathBuf) {
     (parent.to_owned(), parent.join(format!("{NEW}{name}")))
 }
 
-/// Removes what a process that died while it was making `certs_dir` left beside it.
+/// Removes what a process that died while it was making or removing `certs_dir` left beside it.
 pub fn sweep_beside(certs_dir: &Path) {
     let (_, left) = new_beside(certs_dir);
     if left.symlink_metadata().is_ok()
-        && let Err(error) = discard(&left)
+        && let Err(error) = finish_folder(&left, certs_dir)
     {
         tracing::warn!(path = %left.display(), %error, "what is unfinished stays; remove it");
+    }
+}
+
+/// Removes `certs_dir`, which is at `aside`. If somebody has put something into it meanwhile, it goes
+/// back, and is theirs.
+pub(super) fn finish_folder(aside: &Path, certs_dir: &Path) -> Result<(), CertsDirError> {
+    match discard(aside) {
+        Err(CertsDirError::Io { source, .. })
+            if source.kind() == io::ErrorKind::DirectoryNotEmpty =>
+        {
+            file::place(aside, certs_dir)
+        }
+        other => other,
     }
 }
 

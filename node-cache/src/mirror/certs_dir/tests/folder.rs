@@ -111,3 +111,28 @@ fn a_folder_whose_maker_was_killed_is_swept_from_beside_it() {
     assert!(!left.exists());
     assert_eq!(case.tree(), BTreeMap::new());
 }
+
+#[test]
+fn a_folder_whose_remover_was_killed_is_swept_from_beside_it_or_goes_back() {
+    let beside = |case: &Case, files: &[&str]| {
+        let path = case.folder.path().join(".larder-tmp-new-certs.d");
+        fs::create_dir(&path).unwrap();
+        for file in files {
+            fs::write(path.join(file), "").unwrap();
+        }
+        path
+    };
+    for files in [&[CREATED][..], &[]] {
+        let case = Case::without_folder();
+        beside(&case, files);
+        case.withdraw();
+        assert_eq!(case.tree(), BTreeMap::new(), "{files:?}");
+    }
+    // Somebody put a file into it at the moment when it went.
+    let case = Case::without_folder();
+    let left = beside(&case, &[CREATED, "notes.txt"]);
+    case.withdraw();
+    assert!(!left.exists());
+    assert!(case.path("notes.txt").exists());
+    assert!(!case.path(CREATED).exists());
+}
