@@ -102,17 +102,21 @@ async fn a_pod_on_each_node_pulls_through_its_cache(
     image: &Image,
 ) -> Result<()> {
     for node in cluster.nodes() {
-        for reference in [HUB_APP, PRIVATE_APP] {
-            let pod = run(cluster, node, reference).await?;
-            ensure!(pod.image_id.contains(&image.index.digest), "another image: {}", pod.image_id);
-            // The second one shares all its blobs with the first: let containerd ask for them.
-            node.remove_image(reference).await?;
+        for (reference, upstream) in [HUB_APP, PRIVATE_APP].into_iter().zip(UPSTREAMS) {
+            // The second one shares all its blobs with the first, and a busy containerd may not have
+            // thrown them away yet: until it asks for them.
+            let what = format!("all of {reference} through the cache of {}", node.name());
+            cluster
+                .wait_for(&what, MINUTE, async |cluster| {
+                    let pod = run(cluster, node, reference).await?;
+                    let id = &pod.image_id;
+                    ensure!(id.contains(&image.index.digest), "another image: {id}");
+                    node.remove_image(reference).await?;
+                    Ok(cluster.cache_metrics(node).await?.served(upstream) >= image.size())
+                })
+                .await?;
         }
         let metrics = cluster.cache_metrics(node).await?;
-        for upstream in UPSTREAMS {
-            let served = metrics.served(upstream);
-            ensure!(served >= image.size(), "{}: {upstream}: {served} bytes", node.name());
-        }
         let fetched: u64 = UPSTREAMS.map(|upstream| metrics.fetched(upstream)).iter().sum();
         // Each byte once from whichever upstream was first, and manifests from both.
         ensure!(fetched < image.size() * 11 / 10, "{}: {fetched} bytes fetched", node.name());
