@@ -24,14 +24,23 @@ pub struct Applier {
     done: Arc<Mutex<HashMap<(String, String), Done>>>,
 }
 
-/// The last apply of one object.
+/// The last apply of one object. While the object is as one of these two say, nothing more is to be
+/// done, whatever it looks like.
 #[derive(Clone, Debug)]
 struct Done {
     hash: String,
-    /// Hashes of the object at which nothing more is to be done, whatever it looks like: as it was
-    /// seen before the apply, for the watch may lag behind, and as it came out of it, for a webhook
-    /// may insist on a change of its own and the API server writes 1024Mi as 1Gi.
-    settled: Vec<String>,
+    /// Version of the object before the apply, for the watch may lag behind.
+    before: Option<String>,
+    /// What came of it, for a webhook may insist on a change of its own, and the API server writes
+    /// 1024Mi as 1Gi.
+    after: String,
+}
+
+impl Done {
+    fn is_settled(&self, hash: &str, version: Option<&str>, found: &str) -> bool {
+        let lags = version.is_some() && self.before.as_deref() == version;
+        self.hash == hash && (lags || self.after == found)
+    }
 }
 
 impl Applier {
@@ -56,7 +65,7 @@ impl Applier {
         document["metadata"]["annotations"][labels::APPLIED_HASH] = Value::String(hash.clone());
         document["apiVersion"] = Value::String(K::api_version(&()).into_owned());
         document["kind"] = Value::String(kind.clone());
-        let mut settled = Vec::new();
+        let before = live.and_then(ResourceExt::resource_version);
         if let Some(live) = live {
             // It goes: whoever deleted it wants that, and its successor will be made.
             if live.meta().deletion_timestamp.is_some() {
@@ -67,25 +76,19 @@ impl Applier {
                 return Ok(false);
             }
             let found = fingerprint(found);
-            if self.is_settled(&kind, &name, &hash, &found) {
+            let done = self.lock().get(&(kind.clone(), name.clone())).cloned();
+            if done.is_some_and(|done| done.is_settled(&hash, before.as_deref(), &found)) {
                 return Ok(false);
             }
-            settled.push(found);
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let parameters = PatchParams::apply(labels::FIELD_MANAGER).force();
         let applied = api.patch(&name, &parameters, &Patch::Apply(&document)).await?;
         tracing::info!(%kind, %name, "applied");
         let after = serde_json::to_value(applied).map_err(kube::Error::SerdeError)?;
-        settled.push(fingerprint(after));
-        self.lock().insert((kind, name), Done { hash, settled });
+        let after = fingerprint(after);
+        self.lock().insert((kind, name), Done { hash, before, after });
         Ok(true)
-    }
-
-    fn is_settled(&self, kind: &str, name: &str, hash: &str, found: &str) -> bool {
-        let done = self.lock();
-        let done = done.get(&(kind.to_owned(), name.to_owned()));
-        done.is_some_and(|done| done.hash == hash && done.settled.iter().any(|it| it == found))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Done>> {
@@ -138,6 +141,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_somebody_changes_again_is_repaired_again() {
+        let done =
+            Done { hash: "h".to_owned(), before: Some("1".to_owned()), after: "ours".to_owned() };
+        assert!(done.is_settled("h", Some("1"), "theirs"), "the watch lags behind");
+        assert!(done.is_settled("h", Some("9"), "ours"), "only its status changed");
+        assert!(!done.is_settled("h", Some("3"), "theirs"), "the same change as before");
+        assert!(!done.is_settled("other", Some("2"), "ours"), "the plan changed");
+    }
 
     #[test]
     fn a_status_that_changes_makes_no_other_object_of_it() {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use larder_crds::resources::{ConditionType, UpstreamReason};
+use larder_crds::resources::{CacheReason, ConditionType, UpstreamReason};
 
 /// What a condition is to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub fn said(conditions: &[Condition]) -> Vec<Condition> {
     let is_own = |it: &Condition| {
         it.type_ == ConditionType::Accepted.as_str()
             && it.reason != UpstreamReason::RejectedByNodes.as_str()
+            // The words are the API server's, or a webhook's.
+            && it.reason != CacheReason::ApplyFailed.as_str()
     };
     let said = |it: &Condition| {
         let message = if is_own(it) { it.message.clone() } else { String::new() };
@@ -141,6 +143,7 @@ mod tests {
         for (kind, reason, at_once) in [
             (ConditionType::Accepted, "SecretInvalid", true),
             (ConditionType::Accepted, "RejectedByNodes", false),
+            (ConditionType::Accepted, "ApplyFailed", false),
             (ConditionType::Reachable, "Unreachable", false),
         ] {
             let (one, other) = (of(kind, reason, "one"), of(kind, reason, "other"));

@@ -43,7 +43,7 @@ where
     }
 }
 
-/// Whether somebody should look. A roll-out is not over at its beginning, which is no reason to.
+/// Whether somebody should look. The first roll-out is not over at its beginning, which is no reason.
 fn is_warning(before: &[Condition], condition: &Condition) -> bool {
     use ConditionType::{Available, Degraded, Insecure, MirrorEffective, Shared};
     let is = |kinds: &[ConditionType]| kinds.iter().any(|kind| kind.as_str() == condition.type_);
@@ -62,7 +62,7 @@ mod tests {
     use crate::condition::{Finding, conditions};
 
     #[test]
-    fn a_roll_out_warns_nobody_and_what_stops_working_does() {
+    fn the_first_roll_out_warns_nobody_and_what_stops_working_does() {
         use ConditionType::{Accepted, Available, Degraded, MirrorEffective};
         let of = |kind, holds| {
             conditions(vec![Finding::new(kind, holds, "R", "")], &[], None, Timestamp::UNIX_EPOCH)

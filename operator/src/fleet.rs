@@ -112,7 +112,7 @@ impl Fleet {
     }
 }
 
-/// The pods that something is expected of: a first report, or the configuration that they were told
+/// The pods that something is expected of: a first answer, or the configuration that they were told
 /// of. A pod that never does it must not have the operator at work for ever, so not for long.
 #[derive(Debug, Default)]
 struct Expected {

@@ -32,7 +32,7 @@ async fn delete_all(caches: &Api<ProxyCache>) {
         propagation_policy: Some(PropagationPolicy::Foreground),
         ..DeleteParams::default()
     };
-    let mut told = Vec::new();
+    let (mut told, mut known) = (Vec::new(), String::new());
     loop {
         match caches.list(&ListParams::default()).await {
             Ok(list) if list.items.is_empty() => break,
@@ -53,7 +53,12 @@ async fn delete_all(caches: &Api<ProxyCache>) {
             // Without the definition there is no object either.
             Err(kube::Error::Api(answer)) if answer.code == 404 => break,
             Err(error) => {
-                tracing::warn!(error = %error_chain(&error), "the ProxyCaches cannot be listed");
+                // It is tried twice a second, and says the same for a while.
+                let problem = error_chain(&error);
+                if problem != known {
+                    tracing::warn!(error = problem, "the ProxyCaches cannot be listed");
+                    known = problem;
+                }
             }
         }
         sleep(LOOK).await;

@@ -8,6 +8,19 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "larder.architectures" -}}
+{{ join "," (.Values.image.architectures | default (list "amd64")) }}
+{{- end -}}
+
+{{- /* Nodes that the image runs on, unless operator.affinity names others. */ -}}
+{{- define "larder.affinity" -}}
+{{- $os := dict "key" "kubernetes.io/os" "operator" "In" "values" (list "linux") -}}
+{{- $arch := dict "key" "kubernetes.io/arch" "operator" "In" "values" (splitList "," (include "larder.architectures" .)) -}}
+{{- $required := dict "nodeSelectorTerms" (list (dict "matchExpressions" (list $os $arch))) -}}
+{{- $nodes := dict "nodeAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" $required) -}}
+{{- toYaml (merge dict (.Values.operator.affinity | default dict) $nodes) -}}
+{{- end -}}
+
 {{- define "larder.selector" -}}
 app.kubernetes.io/name: larder-operator
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -53,6 +53,39 @@ async fn by_default_there_is_an_operator_and_what_it_needs() {
 }
 
 #[tokio::test]
+async fn operators_and_the_hook_go_to_nodes_that_the_image_runs_on() {
+    let terms = |pod: &Value| {
+        let affinity = &pod["spec"]["affinity"]["nodeAffinity"];
+        let required = &affinity["requiredDuringSchedulingIgnoredDuringExecution"];
+        required["nodeSelectorTerms"].clone()
+    };
+    let hook = |all: &[Value]| find(all, "Job", "larder-uninstall")["spec"]["template"].clone();
+    let built = |architectures: Value| {
+        json!([{"matchExpressions": [
+            {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]},
+            {"key": "kubernetes.io/arch", "operator": "In", "values": architectures},
+        ]}])
+    };
+    for (values, architectures) in [
+        (&[][..], json!(["amd64"])),
+        (&["image.architectures=[\"amd64\",\"arm64\"]"], json!(["amd64", "arm64"])),
+        // As after `helm upgrade --reuse-values` from a chart without it.
+        (&["image.architectures=null"], json!(["amd64"])),
+    ] {
+        let all = rendered(values).await;
+        assert_eq!(terms(operator(&all)), built(architectures.clone()), "{values:?}");
+        assert_eq!(terms(&hook(&all)), built(architectures), "{values:?}");
+    }
+    let own = r#"operator.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"a","operator":"Exists"}]}]}},"podAffinity":{"x":1}}"#;
+    let all = rendered(&[own]).await;
+    let own = json!([{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]);
+    assert_eq!(terms(operator(&all)), own);
+    assert_eq!(operator(&all)["spec"]["affinity"]["podAffinity"]["x"], 1);
+    assert_eq!(terms(&hook(&all)), own);
+    assert_eq!(hook(&all)["spec"]["affinity"]["podAffinity"], Value::Null);
+}
+
+#[tokio::test]
 async fn the_definitions_are_those_of_the_code_and_stay_at_an_uninstall() {
     let all = rendered(&[]).await;
     for plural in ["proxycaches", "upstreamregistries"] {

@@ -42,8 +42,8 @@ fn said(plural: &str) -> BTreeSet<String> {
     cases.map(|case| case.says.2.to_owned()).collect()
 }
 
-/// What is created (nothing: it is there), under which plural and name it is found, which condition says what, and what the
-/// message must name.
+/// What is created (nothing: it is there), under which plural and name it is found, which condition
+/// says what, and what the message must name.
 struct Case {
     objects: &'static str,
     plural: &'static str,
@@ -184,8 +184,7 @@ const CASES: [Case; 18] = [
         message: "",
     },
     Case {
-        objects: "{kind: UpstreamRegistry, metadata: {name: in-the-clear}, \
-                  spec: {host: j.example, endpoints: [{url: 'http://j.example'}]}}",
+        objects: "",
         plural: "upstreamregistries",
         name: "in-the-clear",
         says: ("Accepted", "False", "InvalidSpec"),
@@ -218,6 +217,7 @@ pub(crate) async fn what_is_wrong_is_a_condition(cluster: &Cluster) -> Result<()
     ] {
         cluster.kubectl(&[&["create"], create, &[&namespace]].concat()).await?;
     }
+    an_object_is_older_than_the_rules(cluster).await?;
     for case in CASES.iter().filter(|case| !case.objects.is_empty()) {
         cluster
             .apply(&format!("{{apiVersion: larder.dev/v1alpha1, {}", &case.objects[1..]))
@@ -267,6 +267,28 @@ pub(crate) async fn what_is_wrong_is_a_condition(cluster: &Cluster) -> Result<()
     cluster.delete(&["pcache", "second", "nowhere", "dangling"]).await?;
     ground::a_change_is_observed(cluster).await?;
     cluster.wait_for_condition(CACHE, accepted, SOON).await
+}
+
+/// The rules of the definition refuse it; one that was made before them is still there.
+async fn an_object_is_older_than_the_rules(cluster: &Cluster) -> Result<()> {
+    const RULES: &str = r#"[{"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations"}]"#;
+    const OLD: &str = "{apiVersion: larder.dev/v1alpha1, kind: UpstreamRegistry, \
+                       metadata: {name: in-the-clear}, \
+                       spec: {host: j.example, endpoints: [{url: 'http://j.example'}]}}";
+    let name = "upstreamregistries.larder.dev";
+    cluster.kubectl(&["patch", "crd", name, "--type=json", "--patch", RULES]).await?;
+    let taken = async |cluster: &Cluster| Ok(cluster.try_apply(OLD).await?.status.success());
+    cluster.wait_for("a definition without rules is in force", SOON, taken).await?;
+    cluster.apply(&ground::read("crds/yaml/upstreamregistries.yaml")?).await?;
+    let other = OLD.replace("in-the-clear", "later").replace("j.example", "k.example");
+    let refused = async |cluster: &Cluster| {
+        let refused = !cluster.try_apply(&other).await?.status.success();
+        if !refused {
+            cluster.delete(&["ureg", "later"]).await?;
+        }
+        Ok(refused)
+    };
+    cluster.wait_for("the rules are in force again", SOON, refused).await
 }
 
 fn path(plural: &str, name: &str) -> String {

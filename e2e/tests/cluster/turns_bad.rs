@@ -63,9 +63,8 @@ pub(crate) async fn what_turns_bad_stays_as_it_was(cluster: &Cluster) -> Result<
 /// 18 bundles of 61 kB are more than an object may hold. They are chosen when all are there: of those
 /// that come one by one the first ones fit.
 async fn too_large(cluster: &Cluster, good: &[Value]) -> Result<()> {
-    let line = format!("{}\n", "A".repeat(64));
-    let bundle =
-        format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", line.repeat(940));
+    let authority = cluster.upstreams.private_ca();
+    let bundle = authority.repeat(61_000 / authority.len());
     let registries: Vec<_> = (0..18)
         .map(|number| {
             json!({

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <certs.d>/.larder-created                      the folder is ours and goes when it is empty
-//! <certs.d>/../.larder-tmp-new-certs.d           certs.d itself, on its way
+//! <certs.d>/../.larder-tmp-new-certs.d           certs.d itself, on its way in
+//! <certs.d>/../.larder-tmp-gone-certs.d          certs.d itself, on its way out
 //! <certs.d>/.larder-repair                       the colon path that was repaired (repair.rs)
 //! <certs.d>/.larder-tmp-new-*, .larder-tmp-gone-* a folder that comes or goes
 //! <certs.d>/.larder-edited-<registry>-<hash>     a file of ours that somebody made unreadable
@@ -221,7 +222,7 @@ impl CertsDir {
             let path = named.to_owned();
             return Err(CertsDirError::Unusable { path, problem: problem.to_owned() });
         }
-        let (parent, temporary) = litter::new_beside(named);
+        let (parent, temporary) = litter::beside(named, NEW);
         litter::discard(&temporary)?;
         make_folder(&temporary, &[(CREATED, &nothing())])?;
         file::place(&temporary, named)?;
@@ -258,7 +259,7 @@ impl CertsDir {
         }
         // Out of the way first: who dies between the marker and the folder would leave a folder that
         // nobody takes for ours.
-        let (parent, aside) = litter::new_beside(&self.named);
+        let (parent, aside) = litter::beside(&self.named, GONE);
         let is_free = !self.named.is_symlink() && litter::discard(&aside).is_ok();
         if is_free && fs::rename(&self.named, &aside).is_ok() {
             litter::finish_folder(&aside, &self.named)?;

@@ -191,7 +191,7 @@ fn check_tls(
         let (certificate, private) = (key("tls.crt")?, key("tls.key")?);
         if !pem::fit_together(&certificate, &private) {
             let message = format!(
-                "{field}: tls.crt and tls.key of Secret {} must be a PEM certificate and its private key",
+                "{field}: tls.crt and tls.key of Secret {} must be a PEM certificate (X.509) and the private key that belongs to it",
                 client.secret_name
             );
             return rejected(UpstreamReason::ClientCertificateInvalid, message);

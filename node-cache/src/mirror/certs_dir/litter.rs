@@ -108,25 +108,28 @@ fn finish_swap(folder: &Path, aside: &Path) -> Result<(), CertsDirError> {
     file::remove(aside)
 }
 
-/// The folder that holds `certs_dir`, and what `certs_dir` is called there while it is being made.
-pub(super) fn new_beside(certs_dir: &Path) -> (PathBuf, PathBuf) {
+/// The folder that holds `certs_dir`, and what `certs_dir` is called there while it comes ([`NEW`]) or
+/// goes ([`GONE`]).
+pub(super) fn beside(certs_dir: &Path, prefix: &str) -> (PathBuf, PathBuf) {
     let parent = certs_dir.parent().unwrap_or(Path::new("/"));
     let name = certs_dir.file_name().unwrap_or_default().to_string_lossy();
-    (parent.to_owned(), parent.join(format!("{NEW}{name}")))
+    (parent.to_owned(), parent.join(format!("{prefix}{name}")))
 }
 
 /// Removes what a process that died while it was making or removing `certs_dir` left beside it.
 pub fn sweep_beside(certs_dir: &Path) {
-    let (_, left) = new_beside(certs_dir);
-    if left.symlink_metadata().is_ok()
-        && let Err(error) = finish_folder(&left, certs_dir)
-    {
-        tracing::warn!(path = %left.display(), %error, "what is unfinished stays; remove it");
+    for prefix in [NEW, GONE] {
+        let (_, left) = beside(certs_dir, prefix);
+        if left.symlink_metadata().is_ok()
+            && let Err(error) = finish_folder(&left, certs_dir)
+        {
+            tracing::warn!(path = %left.display(), %error, "what is unfinished stays; remove it");
+        }
     }
 }
 
 /// Removes `certs_dir`, which is at `aside`. If somebody has put something into it meanwhile, it goes
-/// back, and is theirs.
+/// back, and is theirs; another process may remove it as well.
 pub(super) fn finish_folder(aside: &Path, certs_dir: &Path) -> Result<(), CertsDirError> {
     match discard(aside) {
         Err(CertsDirError::Io { source, .. })
@@ -134,6 +137,7 @@ pub(super) fn finish_folder(aside: &Path, certs_dir: &Path) -> Result<(), CertsD
         {
             file::place(aside, certs_dir)
         }
+        Err(CertsDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }

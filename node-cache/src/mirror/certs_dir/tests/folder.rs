@@ -115,7 +115,7 @@ fn a_folder_whose_maker_was_killed_is_swept_from_beside_it() {
 #[test]
 fn a_folder_whose_remover_was_killed_is_swept_from_beside_it_or_goes_back() {
     let beside = |case: &Case, files: &[&str]| {
-        let path = case.folder.path().join(".larder-tmp-new-certs.d");
+        let path = case.folder.path().join(".larder-tmp-gone-certs.d");
         fs::create_dir(&path).unwrap();
         for file in files {
             fs::write(path.join(file), "").unwrap();
