@@ -9,7 +9,7 @@ use larder_e2e::cluster::{Cluster, NAMESPACE};
 
 use crate::{
     credentials,
-    ground::{self, CACHE},
+    ground::{self, CACHE, MINUTE},
     turns_bad,
 };
 
@@ -227,9 +227,18 @@ pub(crate) async fn what_is_wrong_is_a_condition(cluster: &Cluster) -> Result<()
         let path = path(plural, name);
         ground::observed(cluster, &path).await?;
         cluster.wait_for_condition(&path, (kind, status, Some(reason)), SOON).await?;
-        let condition = cluster.condition(&path, kind).await?.context("it was there")?;
-        let text = condition["message"].as_str().unwrap_or_default();
-        ensure!(text.contains(message), "{name}: {kind} does not name {message:?}: {text}");
+        // A text alone is renewed once a minute.
+        cluster
+            .wait_for(
+                &format!("{name}: {kind} names {message:?}"),
+                MINUTE + SOON,
+                async |cluster| {
+                    let condition =
+                        cluster.condition(&path, kind).await?.context("it was there")?;
+                    Ok(condition["message"].as_str().is_some_and(|text| text.contains(message)))
+                },
+            )
+            .await?;
     }
     // Nothing that is wrong is in force, and all else is.
     let config = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/larder-default");
