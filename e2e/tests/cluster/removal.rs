@@ -57,8 +57,8 @@ fn whatever_is_removed_first_nothing_hangs_and_nodes_are_as_they_were() -> Told 
             let installed = Instant::now();
             cluster.install(FIRST, &[]).await.with_context(|| format!("before {order:?}"))?;
             ground::apply(cluster).await.with_context(|| format!("before {order:?}"))?;
-            // What belongs to an object whose definition went before the garbage collector knew it
-            // stays for ever, whoever's object it is: nobody is so quick.
+            // Of an object whose definition went before the garbage collector knew it, all that it
+            // owned stays: docs/guide/kubernetes.md says what to do then, and it is not told here.
             if order.contains(&DEFINITIONS) && order.last() == Some(&Step::Chart) {
                 tokio::time::sleep(KNOWN.saturating_sub(installed.elapsed())).await;
             }

@@ -14,8 +14,8 @@ pub(crate) const OPERATOR: &str = "larder-operator";
 pub(crate) const HOOK: &str = "larder-uninstall";
 
 /// Granted, and seen by no audit log. An admission plugin asks for it while a DaemonSet is made whose
-/// owner reference blocks the owner's deletion; [`options`] has that plugin, so that without the right
-/// the story would fail.
+/// owner reference blocks the owner's deletion; [`options`] has that plugin, so the right is needed
+/// for the first DaemonSet.
 const ASKED_BY_ADMISSION: [(&str, &str); 1] = [("update", "larder.dev/proxycaches/finalizers")];
 
 /// Of a cluster whose API server asks for everything that one may ask for.
